@@ -166,14 +166,12 @@ def plot_roc(
 # %% ../nbs/01_plots.ipynb #plot-loss
 def plot_loss(
     steps: 'np.ndarray', # (n,) training steps
-    losses: 'np.ndarray', # (n,) loss at each step, positive
+    losses: dict, # name of a curve -> (n,) loss up to each step, positive
     ax: Axes = None, # axes to draw on; None makes a figure
 ) -> Axes: # the axes drawn on
-    "Draw a training loss and its exponential moving average on a logarithmic axis; raises ValueError on losses that `check_scores` refuses."
-    losses = check_scores(losses, 'training loss')
+    "Draw loss curves on a logarithmic axis; raises ValueError on losses that `check_scores` refuses."
     if ax is None: ax = plt.subplots()[1]
-    ax.plot(steps, losses, color='0.75', linestyle='-', linewidth=.6, label='each record')
-    ax.plot(steps, pd.Series(losses).ewm(alpha=.02).mean(), label='moving average')
+    for name, values in losses.items(): ax.plot(steps, check_scores(values, name), marker='.', label=name)
     ax.set(xlabel='training step', ylabel='loss (mean squared error of eps)', yscale='log')
     ax.legend()
     return ax

@@ -1,0 +1,307 @@
+"The command line from end to end on a small model: results, refusals, and runs that were stopped."
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
+
+from conftest import BAD_SETTINGS, BAD_TRAININGS, largest_relative_difference, wait_for
+from lmd.cli import main
+from lmd.data import load, registry, to_model
+from lmd.scoring import read_metadata, write_table
+
+
+def commands(command=main, path=()):
+    yield path, command
+    for name, sub in getattr(command, "commands", {}).items(): yield from commands(sub, (*path, name))
+
+
+@pytest.mark.parametrize("path,command", list(commands()), ids=lambda v: " ".join(v) or "lmd" if isinstance(v, tuple) else "")
+def test_help(lmd, path, command):
+    assert lmd(*path, "--help").output.startswith("Usage:")
+    assert command.help
+    assert all(p.help for p in command.params if isinstance(p, click.Option))
+
+
+def test_every_set_is_listed(lmd):
+    listed = {line.split()[0]: line for line in lmd("data", "list").stdout.splitlines()}
+    assert listed.keys() == registry.keys()
+    assert "fetched" in listed["digits"] and "fetched" not in listed["mnist"]
+
+
+# ---- results
+
+@pytest.fixture
+def scored(lmd, place, model):
+    "Score files of two sets"
+    for name in ("digits", "letters"):
+        if not (place / f"{name}.parquet").exists():
+            lmd("score", name, "--model", model, "--setting", "quick", "--device", "cpu", "--out", f"{name}.parquet")
+    return "digits.parquet", "letters.parquet"
+
+
+def test_scores(scored):
+    for file, n in zip(scored, (197, 396)):
+        frame, about = pd.read_parquet(file), read_metadata(file)
+        assert {c: str(t) for c, t in frame.dtypes.items()} == dict(image="int32", attempt="int16", ssim="float32", mse="float32")
+        assert frame["image"].tolist() == [i for i in range(n) for _ in range(2)]
+        assert frame["attempt"].tolist() == [0, 1] * n
+        assert np.isfinite(frame).all(axis=None) and (frame["mse"] > 0).all()
+        assert (about["source"], about["nfe"], about["setting"]["steps"]) == (file.split(".")[0], 4, 2)
+    assert not list(Path(".shards").glob("*"))
+
+
+def test_eval_is_what_scikit_learn_says(lmd, scored):
+    inside, outside = (pd.read_parquet(f).groupby("image")["mse"].max() for f in scored)
+    expected = roc_auc_score(np.repeat([0, 1], [len(inside), len(outside)]), np.concatenate([inside, outside]))
+    assert f"{expected:.4f}" in lmd("eval", *scored, "--column", "mse", "--how", "max").stdout
+
+
+def test_verify(lmd, scored):
+    assert lmd("verify", *scored, "-n", 20, "--device", "cpu").stdout.count("ok") == 4
+
+
+def test_reconstruct_shows_what_was_scored(lmd, scored, model):
+    lmd("reconstruct", "letters", "--model", model, "--setting", "quick", "-n", 3, "--device", "cpu", "--out", "examples.npz")
+    scores = pd.read_parquet("letters.parquet").query("image < 3")
+    with np.load("examples.npz") as e:
+        np.testing.assert_allclose(e["mse"].ravel(), scores["mse"], rtol=1e-3)
+        assert (e["original"] == (to_model(load("letters")[:3], 16, 1).numpy() * 127.5 + 127.5).round()).all()
+
+
+def test_batch_size_changes_nothing(lmd, scored, model):
+    lmd("score", "letters", "--model", model, "--setting", "quick", "--device", "cpu", "--batch", 33, "--out", "batch.parquet")
+    assert largest_relative_difference(pd.read_parquet("letters.parquet"), pd.read_parquet("batch.parquet")) < 1e-3
+
+
+# ---- runs that were stopped
+
+def test_killed_scoring_resumes(lmd, process, place, model):
+    score = "score", "./many", "--model", model, "--setting", "longer", "--device", "cpu", "--out"
+    lmd(*score, "whole.parquet")
+    run = process(*score, "killed.parquet")
+    wait_for(lambda: list(place.glob(".shards/*/*.parquet")), run)
+    run.kill()
+    assert run.wait() == -signal.SIGKILL
+    assert not Path("killed.parquet").exists()
+
+    shard = min(place.glob(".shards/*/*.parquet"))
+    frame, about = pd.read_parquet(shard), read_metadata(shard)
+    true = frame.loc[0, "mse"]
+    frame.loc[0, "mse"] = 123                       # to see that the shard is read and not made again
+    write_table(frame, shard, **about)
+    lmd(*score, "killed.parquet", "--batch", 60)
+    resumed = pd.read_parquet("killed.parquet")
+    assert resumed.loc[0, "mse"] == 123
+    resumed.loc[0, "mse"] = true
+    assert largest_relative_difference(pd.read_parquet("whole.parquet"), resumed) < 1e-3
+    assert not list(place.glob(".shards/*"))
+
+
+def test_interrupted_training_goes_on(lmd, process, place, model):
+    train = "train", "digits", "--config", "tiny", "--out", "checkpoints/again", "--device", "cpu"
+    run = process(*train)
+    wait_for((place / "runs/again/state.pt").exists, run)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 1 and "Traceback" not in errors, errors
+    assert not Path("checkpoints/again").exists()
+
+    lmd(*train)
+    whole, resumed = (load_file(next(Path("checkpoints", name, "unet").glob("*.safetensors"))) for name in ("tiny", "again"))
+    torch.testing.assert_close(resumed, whole, rtol=1e-2, atol=1e-3)
+    losses = [json.loads(Path("checkpoints", name, "lmd.json").read_text())["val_loss"] for name in ("tiny", "again")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_two_processes_fetch_one_set(process, place):
+    runs = [process("data", "fetch", "letters", "--root", "shared") for _ in range(2)]
+    for run in runs: assert run.wait(timeout=120) == 0, run.communicate()
+    assert len(load("letters", root=place / "shared")) == 396
+
+
+# ---- what is refused
+
+def message(got):
+    "The message of a failed command: one line, and the last one"
+    errors = [line for line in got.stderr.splitlines() if line.startswith("Error: ")]
+    assert errors == got.stderr.splitlines()[-1:], got.stderr
+    return errors[0]
+
+
+@pytest.fixture
+def refused(lmd, tmp_path, model):
+    "Score something that must not be scored; the message"
+    def score(source="digits", *, model=model, setting="quick", params="params.yaml", code=1):
+        got = lmd("score", source, "--model", model, "--setting", setting, "--params", params,
+                  "--device", "cpu", "--out", tmp_path / "refused/scores.parquet", code=code)
+        assert not list(tmp_path.glob("refused/*"))
+        return message(got)
+    return score
+
+
+@pytest.mark.parametrize("name", BAD_SETTINGS)
+def test_bad_setting(refused, name):
+    assert BAD_SETTINGS[name][1] in refused(setting=name)
+
+
+def test_unknown_setting(refused):
+    assert "there are quick, " in refused(setting="quik") and "'quik'" in refused(setting="quik")
+
+
+@pytest.mark.parametrize("text,expected", {
+    "missing": (None, "no parameter file"),
+    "empty": ("", "settings"),
+    "not-yaml": ("settings: {a: [", "not valid YAML"),
+    "list-of-settings": ("settings: [quick]", "settings"),
+    "misspelt-section": ("setting: {quick: {steps: 2}}", "settings"),
+}.values(), ids=["missing", "empty", "not-yaml", "list-of-settings", "misspelt-section"])
+def test_bad_parameter_file(refused, tmp_path, text, expected):
+    params = tmp_path / "params.yaml"
+    if text is not None: params.write_text(text)
+    assert expected in refused(params=params) and str(params) in refused(params=params)
+
+
+def change_json(folder, **changes):
+    file = folder / "lmd.json"
+    file.write_text(json.dumps({k: v for k, v in (json.loads(file.read_text()) | changes).items() if v is not None}))
+
+
+def change_weights(folder, change):
+    file = next(folder.glob("unet/*.safetensors"))
+    save_file({k: change(v) for k, v in load_file(file).items()}, file)
+
+
+def truncate(file): file.write_bytes(file.read_bytes()[:file.stat().st_size // 2])
+
+
+DAMAGES = {
+    "missing": (shutil.rmtree, "no checkpoint at"),
+    "empty": (lambda f: [shutil.rmtree(f), f.mkdir()], "lmd.json"),
+    "no-weights": (lambda f: next(f.glob("unet/*.safetensors")).unlink(), "cannot be read"),
+    "truncated-weights": (lambda f: truncate(next(f.glob("unet/*.safetensors"))), "truncated"),
+    "nan-weights": (lambda f: change_weights(f, lambda w: w * torch.nan), "NaN"),
+    "infinite-weights": (lambda f: change_weights(f, lambda w: w / 0), "infinite"),
+    "truncated-lmd-json": (lambda f: truncate(f / "lmd.json"), "lmd.json"),
+    "incomplete-lmd-json": (lambda f: change_json(f, factor=None), "factor"),
+    "another-image-size": (lambda f: change_json(f, size=32), "images of 32"),
+    "unknown-schedule": (lambda f: change_json(f, schedule=dict(name="vp")), "unknown schedule 'vp'"),
+    "unknown-prediction": (lambda f: change_json(f, prediction="noise"), "unknown prediction type 'noise'"),
+    "truncated-config": (lambda f: truncate(f / "unet/config.json"), "config.json"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_bad_checkpoint(refused, place, model, tmp_path, name):
+    damage, expected = DAMAGES[name]
+    folder = shutil.copytree(place / model, tmp_path / "damaged")
+    damage(folder)
+    assert expected in refused(model=folder)
+
+
+def test_bad_source(refused, tmp_path):
+    assert "there is no set 'digitz'" in refused("digitz")
+    assert "lmd data fetch mnist" in refused("mnist")
+    assert "no file or folder" in refused(f"{tmp_path}/nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "no readable pictures" in refused(f"{tmp_path}/empty")
+    (tmp_path / "empty/notes.txt").write_text("no picture")
+    assert "no readable pictures" in refused(f"{tmp_path}/empty")
+
+
+@pytest.mark.parametrize("name", ["cut.png", "text.jpg", "nan.tiff", "infinite.tiff", "huge.tiff"])
+def test_unreadable_picture(lmd, refused, place, model, tmp_path, name):
+    folder = shutil.copytree(place / "pictures", tmp_path / "pictures")
+    if name == "cut.png": (folder / name).write_bytes((folder / "0000.png").read_bytes()[:60])
+    elif name == "text.jpg": (folder / name).write_text("no picture")
+    else:
+        value = {"nan.tiff": np.nan, "infinite.tiff": np.inf, "huge.tiff": 1e6}[name]
+        Image.fromarray(np.full((16, 16), value, np.float32)).save(folder / name)
+    assert f"1 of 5 pictures cannot be read: {folder}/{name}" in refused(folder)
+
+    got = lmd("score", folder, "--model", model, "--setting", "quick", "--device", "cpu", "--skip-unreadable",
+              "--out", tmp_path / "others.parquet", code=3)
+    assert f"skipped {folder}/{name}" in got.stderr
+    lmd("score", "./pictures", "--model", model, "--setting", "quick", "--device", "cpu", "--out", tmp_path / "all.parquet")
+    others, everything = (pd.read_parquet(tmp_path / f"{f}.parquet") for f in ("others", "all"))
+    assert largest_relative_difference(everything, others) < 1e-3
+
+
+def test_damaged_data(lmd, model, place, tmp_path):
+    shutil.copytree(place / "data/digits", tmp_path / "digits")
+    array = bytearray((tmp_path / "digits/test.npy").read_bytes())
+    array[-1] ^= 1
+    (tmp_path / "digits/test.npy").write_bytes(array)
+    got = lmd("score", "digits", "--root", tmp_path, "--model", model, "--setting", "quick", "--device", "cpu",
+              "--out", tmp_path / "refused/scores.parquet", code=1)
+    assert "is damaged (md5 differs" in message(got)
+    assert not (tmp_path / "refused").exists()
+
+
+def test_damaged_download(lmd, tmp_path):
+    (tmp_path / "mirror/data/mnist").mkdir(parents=True)
+    (tmp_path / "mirror/data/mnist/train-images-idx3-ubyte.gz").write_bytes(b"something else")
+    fetch = "data", "fetch", "mnist", "--root", tmp_path / "data", "--mirror"
+    assert "should be f68b3c2dcbeaaa9fbdd348bbdeb94873" in message(lmd(*fetch, tmp_path / "mirror", code=1))
+    assert "is not a folder" in message(lmd(*fetch, tmp_path / "no-mirror", code=1))
+    assert not (tmp_path / "data/mnist").exists()
+
+
+@pytest.mark.parametrize("name", BAD_TRAININGS)
+def test_bad_training(lmd, name):
+    got = lmd("train", "digits", "--config", name, "--out", "checkpoints/refused", "--device", "cpu", code=1)
+    assert BAD_TRAININGS[name][1] in message(got)
+    assert not Path("checkpoints/refused").exists() and not Path("runs/refused").exists()
+
+
+def test_training_needs_training_images(lmd):
+    train = "train", "--config", "tiny", "--out", "checkpoints/refused", "--device", "cpu"
+    assert "letters is a test set only" in message(lmd(*train, "letters", code=1))
+    assert "has no split train" in message(lmd(*train, "./pictures", code=1))
+
+
+def test_training_of_another_configuration_is_not_taken_up(lmd, model, tmp_path):
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["train"]["tiny"]["lr"] = .5
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    got = lmd("train", "digits", "--config", "tiny", "--params", tmp_path / "params.yaml", "--run", "runs/tiny",
+              "--out", "checkpoints/refused", "--device", "cpu", code=1)
+    assert "other settings (lr differ)" in message(got)
+
+
+def test_bad_evaluation(lmd, scored, model, tmp_path):
+    def evaluated(*args, code=1): return message(lmd("eval", *args, code=code))
+    inside, outside = scored
+    assert "does not exist" in evaluated(inside, "nowhere.parquet", code=2)
+    (tmp_path / "text.parquet").write_text("no scores")
+    assert "text.parquet" in evaluated(inside, tmp_path / "text.parquet")
+    assert "text.parquet" in evaluated(tmp_path / "text.parquet", outside)
+    pd.DataFrame(dict(image=[0], attempt=[0], ssim=[1.])).to_parquet(tmp_path / "plain.parquet")
+    assert "plain.parquet" in evaluated(inside, tmp_path / "plain.parquet")
+    assert "there are ssim, mse" in evaluated(inside, outside, "--column", "lpips")
+    assert "no aggregate 'mode'" in evaluated(inside, outside, "--how", "mode")
+
+    lmd("score", "letters", "--model", model, "--setting", "other", "--device", "cpu", "--out", tmp_path / "other.parquet")
+    assert "not scored with the same setting" in evaluated(inside, tmp_path / "other.parquet")
+    frame, about = pd.read_parquet(outside), read_metadata(outside)
+    write_table(frame, tmp_path / "model.parquet", **about | dict(weights="another"))
+    assert "not scored with the same weights" in evaluated(inside, tmp_path / "model.parquet")
+    write_table(frame[1:], tmp_path / "short.parquet", **about)
+    assert "lack some of the 2 attempts" in evaluated(inside, tmp_path / "short.parquet")
+    write_table(frame.assign(ssim=frame["ssim"].where(frame["image"] != 5)), tmp_path / "nan.parquet", **about)
+    assert "1 of 396 images have NaN" in evaluated(inside, tmp_path / "nan.parquet")
+
+
+def test_process_fails_in_one_line(process):
+    run = process("score", "digitz", "--model", "checkpoints/tiny", "--setting", "quick", "--out", "refused/scores.parquet")
+    output, errors = run.communicate(timeout=120)
+    assert run.returncode == 1 and output == "" and errors.count("\n") == 1 and errors.startswith("Error: there is no set 'digitz'")
