@@ -1,7 +1,7 @@
 # Everything goes through .venv, which makes itself from requirements.lock at the first call (Python 3.11 or 3.12, pip, make, git).
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-.PHONY: demo test data reproduce report verify notebooks lab clean
+.PHONY: demo test data reproduce report verify readme notebooks lab clean
 
 STAMP := .venv/.stamp
 SETS := $(shell sed -n 's|^- path: data/||p' data.dvc)  # the versioned data sets
@@ -57,17 +57,21 @@ test: $(STAMP)
 data: $(STAMP)
 	lmd data fetch $(SETS)
 
-## reproduce: train, score and report whatever is not up to date
-reproduce: data
+## reproduce: train, score and report whatever is not up to date (after `make data`)
+reproduce: $(STAMP)
 	dvc repro
 
 ## report: all tables and figures from the scores in git; needs no data
 report: $(STAMP)
 	dvc repro --force --single-item $(PAPER)
 
-## verify: 100 images of every score file once more, in float32
-verify: data
+## verify: 100 images of every score file once more, in float32 (after `make data`)
+verify: $(STAMP)
 	lmd verify scores/*/*/*.parquet -n 100
+
+## readme: README.md from nbs/index.ipynb
+readme: $(STAMP)
+	jupyter nbconvert --to markdown --stdout --log-level ERROR nbs/index.ipynb | sed -E 's#\]\(([a-z0-9_/]+\.ipynb)\)#](nbs/\1)#g; s#\.\./##g' > README.md
 
 ## notebooks: run all chapters and keep their outputs
 notebooks: $(STAMP)

@@ -25,7 +25,7 @@ from .inpainting import Inpaint
 from .plots import plot_loss, save_figure, set_style, show_images
 from .random import Randomness
 from .scoring import Setting, estimate, load_params, read_metadata, score_frame, score_set
-from .training import Run, TrainSettings, train
+from .training import Run, from_entry, train
 
 # %% ../nbs/11_cli.ipynb #commands
 class Commands(click.Group):
@@ -73,7 +73,11 @@ def data_list(root):
 @click.option('--mirror', help='Folder with the official files, instead of their official addresses. [default: $LMD_MIRROR]')
 def data_fetch(names, root, mirror):
     "Fetch and check NAMES, and write them under the root."
-    for name in names: click.echo(fetch(name, root=root, mirror=mirror))
+    failed = []
+    for name in names:
+        try: click.echo(fetch(name, root=root, mirror=mirror))
+        except (ValueError, OSError) as e: failed.append(f'{name}: {e}')
+    if failed: raise click.ClickException('\n'.join(failed))
 
 @main.command()
 def weights():
@@ -141,7 +145,7 @@ def train_command(source, out, config, run_folder, params, root, device):
     """Train a denoiser on the images of SOURCE (a registered set, or the path of a folder) and release it.
 
     Stop it at any time: the same command goes on where it was."""
-    s = TrainSettings.from_dict(load_params('train', config or source, params))
+    s = load_params('train', config or source, params)
     images, val = (load(source, split, root=root) for split in ('train', 'val'))
     click.echo(f'{len(images)} images, {s.steps} steps of {s.batch}', err=True)
     run = train(images, val, s, run_folder or f'runs/{Path(out).name}', device=device if device == 'cpu' else None)
@@ -164,8 +168,8 @@ def score_command(source, model, setting, out, params, root, device, batch, skip
     """Score the test images of SOURCE (a registered set, or the path of a folder or picture).
 
     Work in progress is kept in .shards/ and resumed."""
-    s, images = Setting.from_dict(load_params('settings', setting, params)), _detector_input(source, root, skip_unreadable)
-    n = len(images) if s.n is None else s.n
+    s, images = load_params('settings', setting, params), _detector_input(source, root, skip_unreadable)
+    n = len(s.indices(images))
     cost = estimate(s.detector(model, device, batch), n)
     click.echo(f"{n} images x {cost['nfe per image']} network evaluations = {cost['nfe']:,}, about {cost['seconds']/60:.1f} minutes", err=True)
     frame = score_set(images, model, s, out, device, batch)
@@ -207,8 +211,8 @@ def _to_uint8(x): return ((x.clip(-1, 1) + 1)*127.5).round().to(torch.uint8).num
 @_shared('params', 'root', 'device', 'batch', 'skip')
 def reconstruct_command(source, model, setting, out, n, params, root, device, batch, skip_unreadable):
     "Write originals, masks, reconstructions and distances of a few test images of SOURCE to an npz file."
-    s, images, out = Setting.from_dict(load_params('settings', setting, params)), _detector_input(source, root, skip_unreadable), Path(out)
-    index = (np.arange(len(images)) if s.n is None else random_indices(len(images), s.n))[:n]
+    s, images, out = load_params('settings', setting, params), _detector_input(source, root, skip_unreadable), Path(out)
+    index = s.indices(images)[:n]
     detector = s.detector(model, device, batch)
     x = to_model(images[index], detector.denoiser.size, detector.denoiser.channels)
     M, y = detector.reconstruct(x, torch.from_numpy(index))
@@ -231,7 +235,7 @@ def verify_command(scores, n, models, bias, spread, root, device, batch):
     failed = []
     for path in scores:
         meta, old = read_metadata(path), pd.read_parquet(path)
-        s, images, model = Setting.from_dict(meta['setting']), load(meta['source'], meta['split'], root=root), Path(models)/meta['model']
+        s, images, model = from_entry(Setting, meta['setting']), load(meta['source'], meta['split'], root=root), Path(models)/meta['model']
         if images.md5 != meta['data']: raise ValueError(f"{path} was scored on other images: md5 {meta['data']}, here {images.md5}")
         if checkpoint_fingerprint(model) != meta['weights']: raise ValueError(f"{path} was scored with other weights than those in {model}")
         all_images = old['image'].unique()

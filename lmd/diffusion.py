@@ -234,8 +234,16 @@ def _load_unet(folder):
     except (SafetensorError, RuntimeError, OSError, ValueError, EOFError) as e:
         raise ValueError(f"the weights in {folder} cannot be read (truncated, or not those of its config.json); fetch or train them again. {type(e).__name__}: {e}") from None
     if info['missing_keys'] or info['mismatched_keys']: raise ValueError(f"the weights in {folder} do not fit its config.json: missing {info['missing_keys'][:3]}, mismatched {info['mismatched_keys'][:3]}")
+    if not all(p.isfinite().all() for p in unet.parameters()): raise ValueError(f"the weights in {folder} hold NaN or infinite numbers; fetch or train them again")
     if unet.config.class_embed_type or unet.config.num_class_embeds: raise ValueError(f"{folder} is a class-conditional model; LMD needs an unconditional one")
     return unet.eval().requires_grad_(False)
+
+def _read_about(path):
+    "The lmd.json of a checkpoint; raises `ValueError` where it is damaged"
+    try: about = json.loads(path.read_text())
+    except ValueError as e: raise ValueError(f"{path} is damaged: {e}") from None
+    if missing := {'schedule', 'prediction', 'size', 'factor'} - set(about): raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
+    return about
 
 def _schedule_from_diffusers(path):
     "A diffusers scheduler_config.json -> (schedule, prediction type)"
@@ -255,7 +263,7 @@ def load_denoiser(
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f"no checkpoint at {folder}: not a folder")
     if (folder/'lmd.json').exists():
-        about = json.loads((folder/'lmd.json').read_text())
+        about = _read_about(folder/'lmd.json')
         unet, factor = _load_unet(folder/'unet'), about['factor']
         if unet.config.sample_size*factor != about['size']: raise ValueError(f"{folder}: lmd.json says images of {about['size']}, the U-Net is for {unet.config.sample_size*factor}")
         schedule, prediction = schedule_from_dict(about['schedule']), about['prediction']
