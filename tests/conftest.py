@@ -30,7 +30,7 @@ BAD_SETTINGS = {
     "nothing": (None, "nothing"),
     "no-attempts": (dict(attempts=0), "attempts must be a whole number of at least 1"),
     "no-steps": (dict(steps=0), "steps must be a whole number of at least 1"),
-    "no-images": (dict(n=0), "cannot take 0 of 197 images"),
+    "no-images": (dict(n=0), "n must be at least 1"),
     "more-images-than-there-are": (dict(n=198), "cannot take 198 of 197 images"),
     "start-after-the-end": (dict(t0=1.5), "t0 must lie in"),
     "start-in-words": (dict(t0="high"), "t0"),
@@ -47,7 +47,7 @@ BAD_SETTINGS = {
 
 # trainings that cannot be done
 BAD_TRAININGS = {
-    "typo": (dict(stepz=3), "unknown training setting stepz"),
+    "typo": (dict(stepz=3), "unknown setting stepz"),
     "odd-size": (dict(size=18), "18 is not divisible by"),
     "unknown-schedule": (dict(schedule=dict(name="linear")), "unknown schedule 'linear'"),
 }

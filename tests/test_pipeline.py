@@ -23,8 +23,8 @@ from conftest import ROOT
 from lmd.cli import main
 from lmd.data import fetch, load, registry
 from lmd.diffusion import checkpoint_fingerprint, load_denoiser
-from lmd.scoring import Setting, read_metadata
-from lmd.training import TrainSettings
+from lmd.scoring import Setting, load_params, read_metadata
+from lmd.training import TrainSettings, from_entry
 
 CHAPTERS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 CHECKPOINTS = sorted(p for p in (ROOT / "checkpoints").glob("*") if p.is_dir())
@@ -75,8 +75,8 @@ def test_stage_command_exists(command):
 
 
 def test_params():
-    for entry in PARAMS["settings"].values(): Setting.from_dict(entry)
-    for entry in PARAMS["train"].values(): TrainSettings.from_dict(entry)
+    for section in ("settings", "train"):
+        for name in PARAMS[section]: load_params(section, name, ROOT / "params.yaml")
 
 
 # ---- what is in git
@@ -93,7 +93,7 @@ def test_checkpoint(folder, tmp_path):
     x = torch.zeros(2, denoiser.channels, denoiser.size, denoiser.size)
     assert all(v.isfinite().all() and v.shape == x.shape for v in denoiser(x, .5))
     assert all(v.dtype == torch.float16 for v in load_file(next(folder.glob("unet/*.safetensors"))).values())
-    assert TrainSettings.from_dict(about["training"]).steps
+    assert from_entry(TrainSettings, about["training"]) == load_params("train", folder.name, ROOT / "params.yaml")
     assert about["data_md5"] in card and about["data"] in card
     assert {m for m in re.findall(r"]\(([^)]+)\)", card) if not (folder / m).exists()} == set()
     if not registry[about["data"]].files:      # a set that is made here
@@ -106,7 +106,7 @@ def test_scores_are_those_of_this_checkpoint_and_setting(file):
     about, (model, source, setting) = read_metadata(file), file.relative_to(ROOT / "scores").with_suffix("").parts
     assert (about["model"], about["source"]) == (model, source)
     assert about["weights"] == checkpoint_fingerprint(ROOT / "checkpoints" / model)
-    assert Setting.from_dict(about["setting"]) == Setting.from_dict(PARAMS["settings"][setting])
+    assert from_entry(Setting, about["setting"]) == load_params("settings", setting, ROOT / "params.yaml")
 
 
 # ---- chapters
