@@ -6,6 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.stamp
 SETS := $(shell sed -n 's|^- path: data/||p' data.dvc)  # the versioned data sets
 PAPER := table1 figure5 figure7                         # the notebooks in nbs/paper
+QUIET := 2> >(grep -v IPKernelApp >&2)                  # without the kernels' remarks on how they talk to papermill
 DEMO := digits letters digits-flipped photo-patches     # in-domain first; made on the spot, no download
 # one line for each tracked notebook and module: what a tool has changed is seen by comparing two of these lists
 STATE = git ls-files -co --exclude-standard -- lmd nbs | sort -u | while read -r f; do echo "$$(git hash-object "$$f") $$f"; done
@@ -63,7 +64,7 @@ reproduce: $(STAMP)
 
 ## report: all tables and figures from the scores in git; needs no data
 report: $(STAMP)
-	dvc repro --force --single-item $(PAPER)
+	dvc repro --force --single-item $(PAPER) $(QUIET)
 
 ## verify: 100 images of every score file once more, in float32 (after `make data`)
 verify: $(STAMP)

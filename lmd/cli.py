@@ -228,7 +228,7 @@ def reconstruct_command(source, model, setting, out, n, params, root, device, ba
 @click.option('-n', default=100, type=click.IntRange(1), help='Images to score again, in float32.')
 @click.option('--models', default='checkpoints', help='Folder of the checkpoints.')
 @click.option('--bias', default=.01, help='Largest mean relative difference of the scores.')
-@click.option('--spread', default=.05, help='Largest standard deviation of the relative difference.')
+@click.option('--spread', default=.02, help='Largest standard deviation of the relative difference.')
 @_shared('root', 'device', 'batch')
 def verify_command(scores, n, models, bias, spread, root, device, batch):
     "Score some images of each of SCORES again and fail if they drifted."
