@@ -6,7 +6,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.stamp
 SETS := $(shell sed -n 's|^- path: data/||p' data.dvc)  # the versioned data sets
 PAPER := table1 figure5 figure7                         # the notebooks in nbs/paper
-QUIET := 2> >(grep -v IPKernelApp >&2)                  # without the kernels' remarks on how they talk to papermill
+# without the remarks of the kernels on how they talk to papermill
+QUIET := 2> >(grep -v IPKernelApp >&2)
 DEMO := digits letters digits-flipped photo-patches     # in-domain first; made on the spot, no download
 # one line for each tracked notebook and module: what a tool has changed is seen by comparing two of these lists
 STATE = git ls-files -co --exclude-standard -- lmd nbs | sort -u | while read -r f; do echo "$$(git hash-object "$$f") $$f"; done
@@ -36,7 +37,7 @@ demo: $(STAMP)
 	for name in $(PAPER); do \
 	  papermill --cwd nbs/paper --no-progress-bar --log-level WARNING nbs/paper/$$name.ipynb demo/$$name.ipynb \
 	    -p scores ../../demo/scores -p reports ../../demo/reports -p setting $$setting \
-	    -y 'pairs: [[digits, letters], [digits, digits-flipped], [digits, photo-patches]]'; \
+	    -y 'pairs: [[digits, letters], [digits, digits-flipped], [digits, photo-patches]]' $(QUIET); \
 	done; \
 	printf '\nDigits (in-domain) against other images: ROC-AUC of each distance, and its 95 %% interval\n\n'; cat demo/reports/table1.md; \
 	printf '\nPictures:\n'; ls demo/checkpoints/digits/*.png demo/reports/*.png; \

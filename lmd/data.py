@@ -146,12 +146,15 @@ def make_letters() -> dict[str, np.ndarray]: # 396 test images, twelve of each o
 
 # %% ../nbs/00_data.ipynb #2e58e0c1
 def make_photo_patches() -> dict[str, np.ndarray]: # 400 test images, 200 of each photograph
-    "Random windows of scikit-learn's sample photographs, in the digits' size and gray levels."
+    "Random windows of scikit-learn's sample photographs, in the digits' size, contrast, ink and gray levels."
     rng, patches = np.random.RandomState(0), []
-    for photo in load_sample_images().images:
-        photo = to_gray(photo)
-        for top, left in zip(rng.randint(photo.shape[0] - 31, size=200), rng.randint(photo.shape[1] - 31, size=200)):
-            patches.append(photo[top : top + 32, left : left + 32] / 255)
+    for number, photo in enumerate(map(to_gray, load_sample_images().images)):
+        while len(patches) < 200 * (number + 1):
+            top, left = rng.randint(photo.shape[0] - 63), rng.randint(photo.shape[1] - 63)
+            patch = photo[top : top + 64, left : left + 64].reshape(32, 2, 32, 2).mean((1, 3)) / 255
+            if np.ptp(patch) < 0.2: continue
+            patch = (patch - patch.min()) / np.ptp(patch)
+            if 0.255 <= patch.mean() <= 0.36: patches.append(patch)
     return {"test": block_count(np.stack(patches))}
 
 
