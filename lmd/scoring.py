@@ -24,7 +24,7 @@ from .data import Images, Pictures, random_indices, to_model
 from .detector import LMD
 from .diffusion import checkpoint_fingerprint, load_denoiser
 from .distance import distances_from_names
-from .inpainting import Inpaint, samplers
+from .inpainting import Denoise, Inpaint, samplers
 from .masking import mask_from_name
 from .training import TrainSettings, from_entry
 
@@ -32,14 +32,14 @@ from .training import TrainSettings, from_entry
 @dataclass(frozen=True)
 class Setting:
     "What decides the scores of a model on a set; one entry of `settings` in params.yaml"
-    mask: str = 'alternating-checkerboard-8' # see `mask_from_name`
+    mask: str = 'alternating-checkerboard-8' # see `mask_from_name`; 'none' denoises the whole image from t0 instead
     sampler: str = 'ddim'    # one of `samplers`
     eta: float = 1.          # share of fresh noise, for 'ddim' only
     steps: int = 10          # network evaluations per attempt
     t0: float = .5           # where sampling starts, in (0, 1]
     attempts: int = 10       # reconstructions per image
     seed: int = 0            # of masks and noise
-    n: int | None = None     # images: seeded random indices; None = all
+    n: int | None = None     # most images of a set: seeded random indices; None = all
     dtype: str = 'bf16'      # 'bf16' or 'float32': in what the network runs
     distances: tuple = ('lpips', 'ssim', 'mse') # see `distances_from_names`
 
@@ -48,8 +48,8 @@ class Setting:
         if self.n is not None and self.n < 1: raise ValueError(f"n must be at least 1, or null for all images, not {self.n}")
 
     def indices(self, images):
-        "Which images are scored: all, or n seeded random ones, ascending"
-        return np.arange(len(images)) if self.n is None else random_indices(len(images), self.n)
+        "Which images are scored: all, or n seeded random ones of a larger set, ascending"
+        return random_indices(len(images), min(self.n or len(images), len(images)))
 
     def detector(self, model, device='cpu', batch=250):
         "The detector that this setting makes of the checkpoint in the folder `model`"
@@ -57,7 +57,8 @@ class Setting:
         if self.dtype not in dtypes: raise ValueError(f"unknown dtype {self.dtype!r}; there are {', '.join(dtypes)}")
         if self.sampler not in samplers: raise ValueError(f"unknown sampler {self.sampler!r}; there are {', '.join(samplers)}")
         sampler = samplers[self.sampler](self.eta) if self.sampler == 'ddim' else samplers[self.sampler]()
-        return LMD(load_denoiser(model, device, dtypes[self.dtype]), mask_from_name(self.mask), Inpaint(self.steps, self.t0, sampler),
+        map = (Denoise if self.mask == 'none' else Inpaint)(self.steps, self.t0, sampler)
+        return LMD(load_denoiser(model, device, dtypes[self.dtype]), mask_from_name(self.mask), map,
                    distances_from_names(self.distances), self.attempts, seed=self.seed, batch=batch)
 
 # %% ../nbs/10_scoring.ipynb #load-params

@@ -31,7 +31,6 @@ BAD_SETTINGS = {
     "no-attempts": (dict(attempts=0), "attempts must be a whole number of at least 1"),
     "no-steps": (dict(steps=0), "steps must be a whole number of at least 1"),
     "no-images": (dict(n=0), "n must be at least 1"),
-    "more-images-than-there-are": (dict(n=198), "cannot take 198 of 197 images"),
     "start-after-the-end": (dict(t0=1.5), "t0 must lie in"),
     "start-in-words": (dict(t0="high"), "t0"),
     "seed-in-words": (dict(seed="lucky"), "seed"),
