@@ -24,8 +24,8 @@ from .evaluation import evaluate
 from .inpainting import Inpaint
 from .plots import plot_loss, save_figure, set_style, show_images
 from .random import Randomness
-from .scoring import Setting, estimate, load_params, read_metadata, score_frame, score_set
-from .training import Run, from_entry, train
+from .scoring import estimate, load_params, make_setting, read_metadata, score_frame, score_set
+from .training import Run, train
 
 # %% ../nbs/11_cli.ipynb #commands
 class Commands(click.Group):
@@ -170,11 +170,11 @@ def score_command(source, model, setting, out, params, root, device, batch, skip
     Work in progress is kept in .shards/ and resumed."""
     s, images = load_params('settings', setting, params), _detector_input(source, root, skip_unreadable)
     n = len(s.indices(images))
-    cost = estimate(s.detector(model, device, batch), n)
+    cost = estimate(s.detector(model, device, batch, root), n)
     click.echo(f"{n} images x {cost['nfe per image']} network evaluations = {cost['nfe']:,}, about {cost['seconds']/60:.1f} minutes", err=True)
-    frame = score_set(images, model, s, out, device, batch)
-    medians = ', '.join(f'{c} {aggregate_scores(frame, c).median():.4g}' for c in s.distances)
-    click.echo(f'{out}: {n} images x {s.attempts} attempts, median score {medians}')
+    frame = score_set(images, model, s, out, device, batch, root=root)
+    medians = ', '.join(f'{c} {aggregate_scores(frame, c).median():.4g}' for c in frame if c not in ('image', 'attempt'))
+    click.echo(f"{out}: {n} images x {frame['attempt'].nunique()} attempts, median score {medians}")
     if images.skipped: sys.exit(3)
 
 # %% ../nbs/11_cli.ipynb #eval-command
@@ -235,13 +235,13 @@ def verify_command(scores, n, models, bias, spread, root, device, batch):
     failed = []
     for path in scores:
         meta, old = read_metadata(path), pd.read_parquet(path)
-        s, images, model = from_entry(Setting, meta['setting']), load(meta['source'], meta['split'], root=root), Path(models)/meta['model']
+        s, images, model = make_setting(dict(meta['setting'], method=meta['method'])), load(meta['source'], meta['split'], root=root), Path(models)/meta['model']
         if images.md5 != meta['data']: raise ValueError(f"{path} was scored on other images: md5 {meta['data']}, here {images.md5}")
         if checkpoint_fingerprint(model) != meta['weights']: raise ValueError(f"{path} was scored with other weights than those in {model}")
         all_images = old['image'].unique()
         index = all_images[random_indices(len(all_images), min(n, len(all_images)))].astype(np.int64)
-        new = score_frame(replace(s, dtype='float32').detector(model, device, batch), images, index)
-        for column in s.distances:
+        new = score_frame(replace(s, dtype='float32').detector(model, device, batch, root), images, index)
+        for column in new.columns.drop(['image', 'attempt']):
             relative = aggregate_scores(new, column)/aggregate_scores(old[old['image'].isin(index)], column) - 1
             good = abs(relative.mean()) <= bias and relative.std() <= spread
             click.echo(f"{'ok   ' if good else 'DRIFT'} {path} {column}: mean relative difference {relative.mean():+.2%}, standard deviation {relative.std():.2%}, {len(index)} images")

@@ -48,6 +48,10 @@ class LMD:
 
     @property
     def nfe(self): return self.attempts*self.map.nfe  # network evaluations per image
+    @property
+    def size(self): return self.denoiser.size  # of the images, in pixels
+    @property
+    def channels(self): return self.denoiser.channels
 
     def _attempts(self, images, index):
         "Yield (rows, attempts, originals, masks, reconstructions) batch by batch"

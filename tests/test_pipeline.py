@@ -23,7 +23,7 @@ from conftest import ROOT
 from lmd.cli import main
 from lmd.data import fetch, load, registry
 from lmd.diffusion import checkpoint_fingerprint, load_denoiser
-from lmd.scoring import Setting, load_params, read_metadata
+from lmd.scoring import load_params, make_setting, read_metadata
 from lmd.training import TrainSettings, from_entry
 
 CHAPTERS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
@@ -106,7 +106,7 @@ def test_scores_are_those_of_this_checkpoint_and_setting(file):
     about, (model, source, setting) = read_metadata(file), file.relative_to(ROOT / "scores").with_suffix("").parts
     assert (about["model"], about["source"]) == (model, source)
     assert about["weights"] == checkpoint_fingerprint(ROOT / "checkpoints" / model)
-    assert from_entry(Setting, about["setting"]) == load_params("settings", setting, ROOT / "params.yaml")
+    assert make_setting(dict(about["setting"], method=about["method"])) == load_params("settings", setting, ROOT / "params.yaml")
 
 
 # ---- chapters
