@@ -55,8 +55,10 @@ class Setting(AnySetting):
     mask: str = 'alternating-checkerboard-8' # see `mask_from_name`; 'none' denoises the whole image from t0 instead
     sampler: str = 'ddim'    # one of `samplers`
     eta: float = 1.          # share of fresh noise, for 'ddim' only
-    steps: int = 10          # network evaluations per attempt
+    steps: int = 10          # of the sampler, per attempt
     t0: float = .5           # where sampling starts, in (0, 1]
+    spacing: str = 'uniform' # of the times, see `time_grid`
+    resample: int = 1        # how often each step but the last is done
     attempts: int = 10       # reconstructions per image
     distances: tuple = ('lpips', 'ssim', 'mse') # see `distances_from_names`
 
@@ -68,7 +70,7 @@ class Setting(AnySetting):
         "The detector that this setting makes of the checkpoint in the folder `model`; LMD needs no data from `root`"
         if self.sampler not in samplers: raise ValueError(f"unknown sampler {self.sampler!r}; there are {', '.join(samplers)}")
         sampler = samplers[self.sampler](self.eta) if self.sampler == 'ddim' else samplers[self.sampler]()
-        map = (Denoise if self.mask == 'none' else Inpaint)(self.steps, self.t0, sampler)
+        map = (Denoise if self.mask == 'none' else Inpaint)(self.steps, self.t0, sampler, self.spacing, self.resample)
         return LMD(load_denoiser(model, device, self.autocast), mask_from_name(self.mask), map,
                    distances_from_names(self.distances), self.attempts, seed=self.seed, batch=batch)
 
