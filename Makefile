@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 STAMP := .venv/.stamp
 SETS := $(shell sed -n 's|^- path: data/||p' data.dvc)  # the versioned data sets
-PAPER := table1 figure5 figure7                         # the notebooks in nbs/paper
+PAPER := table1 table3 figure1 figure2 figure3 figure4 figure5 figure7 report # the stages that render the scores in git
 # without the remarks of the kernels on how they talk to papermill
 QUIET := 2> >(grep -v IPKernelApp >&2)
 DEMO := digits letters digits-flipped photo-patches     # in-domain first; made on the spot, no download
@@ -34,7 +34,7 @@ demo: $(STAMP)
 	  lmd score $$with --out demo/scores/digits/$$set/$$setting.parquet; \
 	  lmd reconstruct $$with --out demo/scores/digits/$$set/$$setting.npz -n 2; \
 	done; \
-	for name in $(PAPER); do \
+	for name in table1 figure5 figure7; do \
 	  papermill --cwd nbs/paper --no-progress-bar --log-level WARNING nbs/paper/$$name.ipynb demo/$$name.ipynb \
 	    -p scores ../../demo/scores -p reports ../../demo/reports -p setting $$setting \
 	    -y 'pairs: [[digits, letters], [digits, digits-flipped], [digits, photo-patches]]' $(QUIET); \

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Commands', 'main', 'data', 'data_list', 'data_fetch', 'weights', 'sample', 'release', 'train_command',
-           'score_command', 'eval_command', 'reconstruct_command', 'verify_command']
+           'train_vae_command', 'score_command', 'eval_command', 'reconstruct_command', 'verify_command']
 
 # %% ../nbs/11_cli.ipynb #imports
 import sys
@@ -15,8 +15,10 @@ import click
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import PartialState
 
 from .aggregation import aggregate_scores
+from .baselines.regret import release_vae, train_vae
 from .data import Images, fetch, load, random_indices, registry, to_model
 from .diffusion import Denoiser, checkpoint_fingerprint, save_checkpoint
 from .distance import find_alexnet
@@ -24,7 +26,7 @@ from .evaluation import evaluate
 from .inpainting import Inpaint
 from .plots import plot_loss, save_figure, set_style, show_images
 from .random import Randomness
-from .scoring import estimate, load_params, make_setting, read_metadata, score_frame, score_set
+from .scoring import load_params, make_setting, read_metadata, score_frame, score_set
 from .training import Run, train
 
 # %% ../nbs/11_cli.ipynb #commands
@@ -152,6 +154,21 @@ def train_command(source, out, config, run_folder, params, root, device):
     release(run, images, out)
     click.echo(f'{out}: loss {run.losses[-1][1]:.4f}, on validation images {run.losses[-1][2]:.4f}')
 
+# %% ../nbs/11_cli.ipynb #train-vae-command
+@main.command('train-vae')
+@click.argument('source')
+@click.option('--out', required=True, help='Checkpoint folder to write: checkpoints/NAME-vae.')
+@click.option('--run', 'run_folder', help='Where the state of the run is kept. [default: runs/NAME-vae]')
+@_shared('params', 'root', 'device')
+def train_vae_command(source, out, run_folder, params, root, device):
+    """Train a variational autoencoder on the images of SOURCE, for the method regret, and release it.
+
+    Stop it at any time: the same command goes on where it was."""
+    s, (images, val) = load_params('train-vae', source, params), (load(source, split, root=root) for split in ('train', 'val'))
+    run = train_vae(images, val, s, run_folder or f'runs/{Path(out).name}', device=device)
+    release_vae(run, images, out)
+    click.echo(f'{out}: loss {run.losses[-1][1]:.4f} bits per dimension, on validation images {run.losses[-1][2]:.4f}')
+
 # %% ../nbs/11_cli.ipynb #score-command
 def _detector_input(source, root, skip):
     "The test images of a source; unreadable pictures are named on standard error"
@@ -161,20 +178,22 @@ def _detector_input(source, root, skip):
 
 @main.command('score')
 @click.argument('source')
-@_shared('model', 'setting')
+@_shared('model')
+@click.option('--setting', help='Name of an entry under `settings` in the parameter file. [default: METHOD]')
+@click.option('--method', help='What the setting must be an entry of, such as lmd or diffpath; alone, it names the setting too.')
 @click.option('--out', required=True, help='The parquet file to write.')
 @_shared('params', 'root', 'device', 'batch', 'skip')
-def score_command(source, model, setting, out, params, root, device, batch, skip_unreadable):
+def score_command(source, model, setting, method, out, params, root, device, batch, skip_unreadable):
     """Score the test images of SOURCE (a registered set, or the path of a folder or picture).
 
     Work in progress is kept in .shards/ and resumed."""
-    s, images = load_params('settings', setting, params), _detector_input(source, root, skip_unreadable)
-    n = len(s.indices(images))
-    cost = estimate(s.detector(model, device, batch, root), n)
-    click.echo(f"{n} images x {cost['nfe per image']} network evaluations = {cost['nfe']:,}, about {cost['seconds']/60:.1f} minutes", err=True)
-    frame = score_set(images, model, s, out, device, batch, root=root)
-    medians = ', '.join(f'{c} {aggregate_scores(frame, c).median():.4g}' for c in frame if c not in ('image', 'attempt'))
-    click.echo(f"{out}: {n} images x {frame['attempt'].nunique()} attempts, median score {medians}")
+    if not (setting or method): raise click.UsageError('name a --setting or a --method')
+    s, images = load_params('settings', setting or method, params), _detector_input(source, root, skip_unreadable)
+    if method and s.method != method: raise ValueError(f'the setting {setting} is one of the method {s.method}, not of {method}')
+    def say(cost):
+        if cost['seconds']: click.echo(f"{cost['nfe per image']} network evaluations an image, {cost['nfe']:,} to be done, about {cost['seconds']/60:.1f} minutes in one process", err=True)
+    score_set(images, model, s, out, device, batch, root=root, say=say)
+    if PartialState().is_main_process: click.echo(f"{out}: {len(s.indices(images))} images in {read_metadata(out)['seconds']:.0f} seconds")
     if images.skipped: sys.exit(3)
 
 # %% ../nbs/11_cli.ipynb #eval-command

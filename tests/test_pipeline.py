@@ -71,7 +71,7 @@ def check_papermill(args):
 def test_stage_command_exists(command):
     program, *args = command
     if program == "mkdir": return
-    {"lmd": check_lmd, "papermill": check_papermill}[program](args)
+    {"lmd": check_lmd, "papermill": check_papermill, "python": lambda a: compile(a[1], "stage", "exec")}[program](args)
 
 
 def test_params():
@@ -120,6 +120,14 @@ def test_no_chapter_imports_a_later_one():
     for i, notebook in enumerate(CHAPTERS):
         imported = {m for c in code(notebook) for m in re.findall(r"^\s*(?:from|import) lmd\.(\w+)", c.source, re.M)}
         assert imported <= set(names[:i + 1]), notebook.name
+
+
+def test_baselines_import_no_chapter_after_scoring():
+    names = [p.stem.split("_", 1)[1] for p in CHAPTERS]
+    allowed = {*names[:names.index("scoring") + 1], "baselines"}
+    for notebook in (ROOT / "nbs/baselines").glob("*.ipynb"):
+        imported = {m for c in code(notebook) for m in re.findall(r"^\s*(?:from|import) lmd\.(\w+)", c.source, re.M)}
+        assert imported <= allowed, notebook.name
 
 
 def test_pictures_in_chapters_are_small():

@@ -1,0 +1,69 @@
+"One scoring run in several processes: the scores of one, and the work of a dead worker is not lost."
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from conftest import wait_for
+from lmd.scoring import read_metadata, write_table
+
+WHAT = "score", "./many", "--setting", "longer", "--device", "cpu", "--out"
+
+
+@pytest.fixture
+def several(place, model):
+    "Start one run in several processes"
+    started = []
+    def start(processes, out, *args):
+        command = [str(Path(sys.executable).with_name(p)) for p in ("torchrun", "lmd")]
+        command[1:1] = ["--standalone", "--nproc-per-node", str(processes), "--no-python"]
+        started.append(subprocess.Popen([*command, *WHAT, out, "--model", str(model), *args], cwd=place, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True))
+        return started[-1]
+    yield start
+    for p in started:
+        if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
+        p.communicate()
+
+
+@pytest.fixture(scope="module")
+def whole(place, model):
+    "The scores of one process"
+    command = [str(Path(sys.executable).with_name("lmd")), *WHAT, "alone.parquet", "--model", str(model)]
+    subprocess.run(command, cwd=place, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return pd.read_parquet(place / "alone.parquet")
+
+
+@pytest.mark.parametrize("processes", [2, 4])       # of three shards: one has two, one has none
+def test_several_processes_give_the_scores_of_one(several, whole, place, processes):
+    run = several(processes, f"by{processes}.parquet")
+    assert run.wait(300) == 0, run.communicate()
+    assert pd.read_parquet(place / f"by{processes}.parquet").equals(whole)
+    assert read_metadata(place / f"by{processes}.parquet")["processes"] == processes
+    assert not list(place.glob(".shards/*"))
+
+
+def test_the_work_of_a_dead_worker_is_taken_up(several, whole, place):
+    run = several(2, "dead.parquet")
+    wait_for(lambda: list(place.glob(".shards/*/*.parquet")), run)
+    workers = [p for p in psutil.Process(run.pid).children(recursive=True) if "score" in p.cmdline()]
+    workers[-1].kill()
+    assert run.wait(300) != 0
+    assert not (place / "dead.parquet").exists()
+
+    shard = min(place.glob(".shards/*/*.parquet"))
+    frame, about = pd.read_parquet(shard), read_metadata(shard)
+    row = (whole["image"] == frame.loc[0, "image"]) & (whole["attempt"] == 0)
+    true, frame.loc[0, "mse"] = frame.loc[0, "mse"], 123     # to see that the shard is read and not made again
+    write_table(frame, shard, **about)
+    again = several(2, "dead.parquet")
+    assert again.wait(300) == 0, again.communicate()
+    scores = pd.read_parquet(place / "dead.parquet")
+    assert scores.loc[row, "mse"].item() == 123
+    scores.loc[row, "mse"] = true
+    assert scores.equals(whole)
