@@ -230,8 +230,9 @@ def score_set(
     say=lambda cost: None # called with `estimate` of what is to be done, before it is done
 ):
     "Score a set into `out`, going on where an earlier run of the same fingerprint was stopped, alone or as one of several processes"
-    state, index, identity = PartialState(cpu=device == 'cpu'), setting.indices(images), run_fingerprint(model, images, setting)
+    state, index = PartialState(cpu=device == 'cpu'), setting.indices(images)
     detector = setting.detector(model, str(state.device), batch, root)
+    identity = run_fingerprint(model, images, setting)
     files = shard_files(Path(shards)/identity, index, shard)
     todo = [p for p, part in files.items() if read_shard(p, identity, part) is None]
     if state.is_main_process: say(estimate(detector, sum(len(files[p]) for p in todo)))
