@@ -6,7 +6,8 @@
 __all__ = ['FONTS', 'registry', 'SUFFIXES', 'read_idx', 'read_cifar', 'read_svhn', 'read_npz', 'block_count', 'levels_to_uint8',
            'make_digits', 'make_digits_flipped', 'letter_bitmap', 'make_letters', 'make_photo_patches', 'to_gray',
            'RemoteFile', 'ImageSet', 'file_md5', 'download', 'obtain', 'folder_md5', 'check_set', 'get_set', 'fetch',
-           'read_picture', 'Pictures', 'Images', 'load', 'to_model', 'check_model_input', 'random_indices']
+           'read_picture', 'Pictures', 'Images', 'load', 'to_model', 'check_model_input', 'image_indices',
+           'random_indices']
 
 # %% ../nbs/00_data.ipynb #imports
 import gzip, hashlib, http.client, json, os, pickle, shutil, struct, tarfile, urllib.request
@@ -601,6 +602,16 @@ def check_model_input(
     for pixels, what in ((~x.isfinite(), "NaN or infinite pixels"), (x.abs() > 1, "pixels outside [-1, 1]")):
         bad = pixels.flatten(1).any(1).nonzero().flatten().tolist()
         if bad: raise ValueError(f"{len(bad)} of {len(x)} images have {what}, the first is image {bad[0]}")
+
+# %% ../nbs/00_data.ipynb #image-indices
+def image_indices(
+    images: torch.Tensor, # (N, ...) what is scored
+    index: torch.Tensor|None, # (N,) numbers in the full set; None = 0 ... N-1
+) -> torch.Tensor: # (N,) int64
+    "The images' numbers in the full set; raises ValueError if there are not as many as images."
+    index = torch.arange(len(images)) if index is None else torch.as_tensor(index)
+    if len(index) != len(images): raise ValueError(f"{len(images)} images but {len(index)} indices")
+    return index
 
 # %% ../nbs/00_data.ipynb #random-indices
 def random_indices(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .aggregation import aggregate
-from .data import check_model_input
+from .data import check_model_input, image_indices
 from .diffusion import Denoiser
 from .distance import LPIPS
 from .inpainting import Inpaint
@@ -56,8 +56,7 @@ class LMD:
     def _attempts(self, images, index):
         "Yield (rows, attempts, originals, masks, reconstructions) batch by batch"
         check_model_input(images, self.denoiser.size, self.denoiser.channels)
-        index = torch.arange(len(images)) if index is None else torch.as_tensor(index)
-        if len(index) != len(images): raise ValueError(f"{len(images)} images but {len(index)} indices")
+        index = image_indices(images, index)
         for rows, attempts in pair_batches(len(images), self.attempts, self.batch):
             x = images[rows].to(self.denoiser.device)
             randomness = Randomness(self.seed, index[rows], attempts).to(self.denoiser.device)

@@ -18,10 +18,9 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from .ddpm_ood import in_domain_images
-from ..data import check_model_input
+from ..data import check_model_input, image_indices
 from ..diffusion import Denoiser, load_denoiser
-from ..scoring import AnySetting
+from ..scoring import AnySetting, in_domain_images
 
 # %% ../../nbs/baselines/06_diffpath.ipynb #path
 def path_times(
@@ -105,7 +104,7 @@ class DensityDetector:
                 index: torch.Tensor|None=None # (N,) their indices in the full set; nothing depends on them
                ) -> dict: # the method's name -> (N, 1) float32 array
         "Minus the log-density, in nat"
-        if index is not None and len(index) != len(images): raise ValueError(f'{len(images)} images but {len(index)} indices')
+        image_indices(images, index)
         return {self.name: -self.density.score_samples(self.features(images))[:, None].astype(np.float32)}
 
     def score(self,

@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
-from .ddpm_ood import in_domain_images
-from ..data import check_model_input
+from ..data import check_model_input, image_indices
 from ..distance import SimCLRv2, alexnet_layers, find_alexnet, find_simclrv2, lpips_network
-from ..scoring import AnySetting
+from ..scoring import AnySetting, in_domain_images
 
 # %% ../../nbs/baselines/04_features.ipynb #features
 def _alexnet(layers): # layers: slice of AlexNet's five
@@ -94,7 +93,7 @@ class PretrainedFeatures:
                ) -> dict: # 'mahalanobis', 'knn' and 'residual' -> (N, 1) float32 array
         "The three distances of every image; raises `ValueError` on images of another size or kind than the in-domain ones"
         check_model_input(images, self.size, self.channels)
-        if index is not None and len(index) != len(images): raise ValueError(f"{len(images)} images but {len(index)} indices")
+        image_indices(images, index)
         return {k: v.astype(np.float32)[:, None] for k, v in self.statistics.measure(self._features(images)).items()}
 
     def score(self,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 
-from ..data import check_model_input
+from ..data import check_model_input, image_indices
 from ..diffusion import Denoiser, load_denoiser
 from ..random import Randomness
 from ..scoring import AnySetting
@@ -143,8 +143,7 @@ class Likelihood:
                ) -> dict: # 'nll_bpd' -> (N, probes) float32 array
         "Bits per dimension by each probe; raises `ValueError` on images the denoiser is not made for"
         check_model_input(images, self.size, self.channels)
-        index = torch.arange(len(images)) if index is None else torch.as_tensor(index)
-        if len(index) != len(images): raise ValueError(f"{len(images)} images but {len(index)} indices")
+        index = image_indices(images, index)
         parts = [self._measure(to_8bit(x), i) for x, i in zip(images.split(self.batch), index.split(self.batch))]
         return {'nll_bpd': np.concatenate(parts).astype(np.float32)}
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 
-from .ddpm_ood import in_domain_images
 from .diffpath import DensityDetector, DensitySetting
 from ..diffusion import Denoiser, Schedule, load_denoiser
+from ..inpainting import half_log_snr, time_of
+from ..scoring import in_domain_images
 
 # %% ../../nbs/baselines/07_msma.ipynb #levels
 def level_times(
@@ -22,13 +22,10 @@ def level_times(
     levels: np.ndarray, # (L,) noise levels sigma/alpha, above 0
 ) -> torch.Tensor: # (L,) float64 times
     "The times at which sigma/alpha has the given values; raises ValueError on levels that the schedule does not reach."
-    log_level = lambda t: (schedule.sigma(t).log() - schedule.log_alpha(t)).item()
-    first, last = (torch.tensor(t, dtype=torch.float64) for t in (1e-5, 1.))
-    low, high = log_level(first), log_level(last)
+    low, high = (-half_log_snr(schedule, torch.tensor([1e-5, 1.], dtype=torch.float64))).tolist()
     if not (levels > 0).all() or not (low <= np.log(levels)).all() or not (np.log(levels) <= high).all():
         raise ValueError(f'the schedule has noise levels sigma/alpha from {np.exp(low):.3g} to {np.exp(high):.3g}, not {np.min(levels):.3g} to {np.max(levels):.3g}')
-    root = lambda level: brentq(lambda t: log_level(torch.tensor(t, dtype=torch.float64)) - np.log(level), first.item(), 1., xtol=1e-12)
-    return torch.tensor([root(level) for level in levels], dtype=torch.float64)
+    return time_of(schedule, -torch.from_numpy(np.log(levels)))
 
 # %% ../../nbs/baselines/07_msma.ipynb #norms
 @torch.inference_mode()

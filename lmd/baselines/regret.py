@@ -23,7 +23,7 @@ from torch import nn
 from torch.func import functional_call, vmap
 from tqdm.auto import tqdm
 
-from ..data import Images, check_model_input, registry, to_model
+from ..data import Images, check_model_input, image_indices, registry, to_model
 from ..distance import load_weights
 from ..plots import plot_loss, save_figure, set_style, show_images
 from ..random import Randomness
@@ -308,8 +308,7 @@ class LikelihoodRegret:
                ) -> dict: # 'regret', 'regret-elbo' and 'vae' -> (N, 1) float32 array, bits per dimension
         "Regret and negative log-likelihood of every image; raises `ValueError` on images the VAE is not made for"
         check_model_input(images, self.size, self.channels)
-        index = torch.arange(len(images)) if index is None else torch.as_tensor(index)
-        if len(index) != len(images): raise ValueError(f"{len(images)} images but {len(index)} indices")
+        index = image_indices(images, index)
         parts = [self._measure(x, i) for x, i in zip(images.split(self.batch), index.split(self.batch))]
         return {k: np.concatenate([p[k] for p in parts])[:, None] for k in parts[0]}
 
