@@ -12,9 +12,9 @@ import torch
 from .aggregation import aggregate
 from .data import check_model_input, image_indices
 from .diffusion import Denoiser
-from .distance import LPIPS
-from .inpainting import Inpaint
-from .masking import Checkerboard
+from .distance import LPIPS, FillDistance
+from .inpainting import Inpaint, distinct_fills
+from .masking import Checkerboard, Nothing
 from .random import Randomness
 
 # %% ../nbs/08_detector.ipynb #pairs
@@ -45,6 +45,9 @@ class LMD:
         self.lift = Checkerboard(8) if lift is None else lift
         self.map = Inpaint() if map is None else map
         self.distances = [LPIPS()] if distances is None else list(distances)
+        fills = [d.name for d in self.distances if isinstance(d, FillDistance)]
+        if fills and isinstance(self.lift, Nothing): raise ValueError(f"{fills[0]} is a distance from the blur of the known pixels, but with the mask none no pixel is known")
+        if fills and fills[0] == self.distances[0].name: raise ValueError(f"{fills[0]} compares no reconstruction, so it cannot be the first distance, which `score` uses")
 
     @property
     def nfe(self): return self.attempts*self.map.nfe  # network evaluations per image
@@ -72,9 +75,17 @@ class LMD:
         out = {d.name: np.empty((len(images), self.attempts), np.float32) for d in self.distances}
         for rows, attempts, x, M, y in self._attempts(images, index):
             unique, inverse = rows.unique(return_inverse=True)
-            originals = images[unique].to(self.denoiser.device)
-            for d in self.distances: out[d.name][rows, attempts] = d(d.prepare(originals), y, inverse.to(y.device)).cpu()
+            for name, d in self._distances(images[unique].to(y.device), M, y, inverse.to(y.device)): out[name][rows, attempts] = d.cpu()
         return out
+
+    def _distances(self, originals, M, y, rows):
+        "Yield every distance's name and values (P,); the features of the originals are computed once for it and its fill"
+        prepared = {d.name: d.prepare(originals) for d in {getattr(d, 'distance', d) for d in self.distances}}
+        fills = [d for d in self.distances if isinstance(d, FillDistance)]
+        for d in self.distances:
+            if d not in fills: yield d.name, d(prepared[d.name], y, rows)
+        if fills: filled, fill_rows, which = distinct_fills(originals, M, rows)
+        for d in fills: yield d.name, d.distance(prepared[d.distance.name], filled, fill_rows)[which]
 
     def score(self,
               images: torch.Tensor, # (N, C, S, S) in [-1, 1]

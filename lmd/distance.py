@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MSE', 'SSIM', 'load_weights', 'find_alexnet', 'lpips_network', 'alexnet_layers', 'LPIPS', 'FeatureDistance',
-           'AlexNetCosine', 'SelectiveKernel', 'simclr_network', 'find_simclrv2', 'SimCLRv2', 'distances_from_names']
+           'AlexNetCosine', 'SelectiveKernel', 'simclr_network', 'find_simclrv2', 'SimCLRv2', 'FillDistance',
+           'distances_from_names']
 
 # %% ../nbs/06_distance.ipynb #imports
 import os, warnings
@@ -297,9 +298,16 @@ class SimCLRv2(FeatureDistance):
         resized = (F.interpolate(part, size=224, mode='bicubic') for part in images.split(32))  # few at a time: they are large
         return torch.cat([super(SimCLRv2, self)._directions(part) for part in resized])
 
+# %% ../nbs/06_distance.ipynb #fill-distance
+class FillDistance:
+    "A distance between the original and the blur of its known pixels, in place of the reconstruction"
+    def __init__(self,
+        distance, # one of the distances above
+    ): self.distance, self.name = distance, f'{distance.name}_fill'
+
 # %% ../nbs/06_distance.ipynb #distances-from-names
 def distances_from_names(
-    names: list[str],                          # any of 'mse', 'ssim', 'lpips', 'alexnet', 'simclrv2', each at most once
+    names: list[str],                          # any of 'mse', 'ssim', 'lpips', 'alexnet', 'simclrv2', with or without '_fill', each at most once
     alexnet: str | os.PathLike | None = None,  # AlexNet's weights for 'lpips' and 'alexnet'; None: where `find_alexnet` finds them
     simclrv2: str | os.PathLike | None = None, # SimCLRv2's weights for 'simclrv2'; None: where `find_simclrv2` finds them
     download: bool = True,                     # whether AlexNet's weights may be downloaded
@@ -307,7 +315,9 @@ def distances_from_names(
     "Distances by name; raises ValueError for unknown or repeated names, FileNotFoundError without the weights that a distance needs."
     makers = {'mse': MSE, 'ssim': SSIM, 'lpips': lambda: LPIPS(alexnet, download), 'alexnet': lambda: AlexNetCosine(alexnet, download),
               'simclrv2': lambda: SimCLRv2(simclrv2 or find_simclrv2())}
-    for name in names:
-        if name not in makers: raise ValueError(f'there is no distance {name!r}; there are {", ".join(makers)}')
+    bases = [name.removesuffix('_fill') for name in names]
+    for name, base in zip(names, bases):
+        if base not in makers: raise ValueError(f'there is no distance {name!r}; there are {", ".join(makers)}, and each with _fill')
     if len(set(names)) < len(names): raise ValueError(f'each distance can be named once only, not as in {", ".join(names)}')
-    return [makers[name]() for name in names]
+    plain = {base: makers[base]() for base in dict.fromkeys(bases)}
+    return [plain[base] if name == base else FillDistance(plain[base]) for name, base in zip(names, bases)]

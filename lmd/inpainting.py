@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['samplers', 'half_log_snr', 'time_of', 'time_grid', 'EulerMaruyama', 'DDIM', 'DPMSolverPP', 'DPMSolverPPSDE', 'Heun',
-           'fill_from_known', 'Inpaint', 'Denoise']
+           'fill_from_known', 'distinct_fills', 'Inpaint', 'Denoise']
 
 # %% ../nbs/05_inpainting.ipynb #imports
 from itertools import count
@@ -136,6 +136,17 @@ def fill_from_known(
     blurred = F.conv2d(F.conv2d(both, k, padding=(S - 1, 0)), k.mT, padding=(0, S - 1)).view(len(x), C + 1, S, S)
     guess = blurred[:, :C]/blurred[:, C:].clamp(min=torch.finfo(x.dtype).tiny)
     return torch.where(mask > 0, x, guess)
+
+# %% ../nbs/05_inpainting.ipynb #distinct-fills
+def distinct_fills(
+    originals: torch.Tensor, # (B, C, S, S) images in [-1, 1]
+    mask: torch.Tensor, # (P, 1, S, S), 1 = known
+    rows: torch.Tensor # (P,) int64: row of each mask's original
+) -> tuple: # fills (Q, C, S, S), Q <= P; their originals' rows (Q,); which of them belongs to each of the P masks (P,)
+    "Fill every original once under each of its masks"
+    pairs, which = torch.cat([rows[:, None].to(mask), mask.flatten(1)], 1).unique(dim=0, return_inverse=True)
+    rows = pairs[:, 0].long()
+    return fill_from_known(originals[rows], pairs[:, 1:].view(-1, *mask.shape[1:])), rows, which
 
 # %% ../nbs/05_inpainting.ipynb #inpaint
 class Inpaint:
