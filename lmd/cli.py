@@ -24,6 +24,7 @@ from .diffusion import Denoiser, checkpoint_fingerprint, save_checkpoint
 from .distance import find_alexnet
 from .evaluation import evaluate
 from .inpainting import Inpaint
+from .outliers import load_split
 from .plots import plot_loss, save_figure, set_style, show_images
 from .random import Randomness
 from .scoring import load_params, make_setting, read_metadata, score_frame, score_set
@@ -48,6 +49,7 @@ def _shared(*options):
         params=click.option('--params', default='params.yaml', help='Parameter file.'),
         model=click.option('--model', required=True, help='Checkpoint: a folder of ours, or any unconditional diffusers folder.'),
         setting=click.option('--setting', required=True, help='Name of an entry under `settings` in the parameter file.'),
+        split=click.option('--split', default='test', help='train, val or test; or outliers made from one of these, such as val:flip (see lmd.outliers).'),
         device=click.option('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='cpu or cuda.'),
         batch=click.option('--batch', default=250, type=click.IntRange(1), help='(image, attempt) pairs per network evaluation.'),
         skip=click.option('--skip-unreadable', is_flag=True, help='Leave unreadable pictures of a folder out, name them, and exit with 3.'))
@@ -170,9 +172,9 @@ def train_vae_command(source, out, run_folder, params, root, device):
     click.echo(f'{out}: loss {run.losses[-1][1]:.4f} bits per dimension, on validation images {run.losses[-1][2]:.4f}')
 
 # %% ../nbs/11_cli.ipynb #score-command
-def _detector_input(source, root, skip):
-    "The test images of a source; unreadable pictures are named on standard error"
-    images = load(source, 'test', root=root, skip_unreadable=skip)
+def _detector_input(source, split, root, skip):
+    "The images of a source; unreadable pictures are named on standard error"
+    images = load_split(source, split, root=root, skip_unreadable=skip)
     for line in images.skipped: click.echo(f'skipped {line}', err=True)
     return images
 
@@ -182,13 +184,13 @@ def _detector_input(source, root, skip):
 @click.option('--setting', help='Name of an entry under `settings` in the parameter file. [default: METHOD]')
 @click.option('--method', help='What the setting must be an entry of, such as lmd or diffpath; alone, it names the setting too.')
 @click.option('--out', required=True, help='The parquet file to write.')
-@_shared('params', 'root', 'device', 'batch', 'skip')
-def score_command(source, model, setting, method, out, params, root, device, batch, skip_unreadable):
-    """Score the test images of SOURCE (a registered set, or the path of a folder or picture).
+@_shared('split', 'params', 'root', 'device', 'batch', 'skip')
+def score_command(source, model, setting, method, out, split, params, root, device, batch, skip_unreadable):
+    """Score the images of SOURCE (a registered set, or the path of a folder or picture).
 
     Work in progress is kept in .shards/ and resumed."""
     if not (setting or method): raise click.UsageError('name a --setting or a --method')
-    s, images = load_params('settings', setting or method, params), _detector_input(source, root, skip_unreadable)
+    s, images = load_params('settings', setting or method, params), _detector_input(source, split, root, skip_unreadable)
     if method and s.method != method: raise ValueError(f'the setting {setting} is one of the method {s.method}, not of {method}')
     def say(cost):
         if cost['seconds']: click.echo(f"{cost['nfe per image']} network evaluations an image, {cost['nfe']:,} to be done, about {cost['seconds']/60:.1f} minutes in one process", err=True)
@@ -227,10 +229,10 @@ def _to_uint8(x): return ((x.clip(-1, 1) + 1)*127.5).round().to(torch.uint8).num
 @_shared('model', 'setting')
 @click.option('--out', required=True, help='The npz file to write.')
 @click.option('-n', default=4, type=click.IntRange(1), help='How many images: the first n that the setting scores.')
-@_shared('params', 'root', 'device', 'batch', 'skip')
-def reconstruct_command(source, model, setting, out, n, params, root, device, batch, skip_unreadable):
-    "Write originals, masks, reconstructions and distances of a few test images of SOURCE to an npz file."
-    s, images, out = load_params('settings', setting, params), _detector_input(source, root, skip_unreadable), Path(out)
+@_shared('split', 'params', 'root', 'device', 'batch', 'skip')
+def reconstruct_command(source, model, setting, out, n, split, params, root, device, batch, skip_unreadable):
+    "Write originals, masks, reconstructions and distances of a few images of SOURCE to an npz file."
+    s, images, out = load_params('settings', setting, params), _detector_input(source, split, root, skip_unreadable), Path(out)
     index = s.indices(images)[:n]
     detector = s.detector(model, device, batch)
     x = to_model(images[index], detector.denoiser.size, detector.denoiser.channels)
@@ -254,7 +256,7 @@ def verify_command(scores, n, models, bias, spread, root, device, batch):
     failed = []
     for path in scores:
         meta, old = read_metadata(path), pd.read_parquet(path)
-        s, images, model = make_setting(dict(meta['setting'], method=meta['method'])), load(meta['source'], meta['split'], root=root), Path(models)/meta['model']
+        s, images, model = make_setting(dict(meta['setting'], method=meta['method'])), load_split(meta['source'], meta['split'], root=root), Path(models)/meta['model']
         if images.md5 != meta['data']: raise ValueError(f"{path} was scored on other images: md5 {meta['data']}, here {images.md5}")
         if checkpoint_fingerprint(model) != meta['weights']: raise ValueError(f"{path} was scored with other weights than those in {model}")
         all_images = old['image'].unique()

@@ -104,7 +104,8 @@ def test_checkpoint(folder, tmp_path):
 @pytest.mark.parametrize("file", SCORES, ids=lambda p: str(p.relative_to(ROOT / "scores")))
 def test_scores_are_those_of_this_checkpoint_and_setting(file):
     about, (model, source, setting) = read_metadata(file), file.relative_to(ROOT / "scores").with_suffix("").parts
-    assert (about["model"], about["source"]) == (model, source)
+    split = about["split"].split(":")       # not named in the path if it is the test set; val:flip is written val-flip
+    assert (about["model"], "-".join([about["source"], *split]).removesuffix("-test")) == (model, source)
     assert about["weights"] == checkpoint_fingerprint(ROOT / "checkpoints" / model)
     assert make_setting(dict(about["setting"], method=about["method"])) == load_params("settings", setting, ROOT / "params.yaml")
 
