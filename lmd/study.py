@@ -256,8 +256,7 @@ def plot_variants(
         ax.errorbar(auc, y[ours], xerr=(np.maximum(auc - low, 0), np.maximum(high - auc, 0)), fmt='o', color='C0', markersize=4, capsize=2.5, label='here, 95 % interval')
         ax.plot(lines['paper'], y, 'D', color='C1', markerfacecolor='none', markersize=6, label='paper')
         for missing in y[~ours]: ax.annotate('no scores', (.02, missing), xycoords=('axes fraction', 'data'), va='center', fontsize='x-small', color='0.4')
-        n = lines.loc[ours, 'n'].unique()
-        ax.set_title(f'{pair[0]}\nvs {pair[1]}' + (f'\nn = {n[0]}' if len(n) == 1 else ''), fontsize='small')
+        ax.set_title(f'{pair[0]}\nvs {pair[1]}\nn = {lines.loc[ours, "n"].iloc[0]}', fontsize='small')
         ax.set(xlabel='ROC-AUC', yticks=range(len(names)), yticklabels=names, ylim=(len(names) - .5, -.5))
         ax.locator_params(axis='x', nbins=3)
         ax.tick_params(axis='x', labelsize='small')
@@ -306,7 +305,7 @@ def methods_table(
     if complete.any():
         of = f'of {complete.sum()} complete lines'
         rows.append({'in-domain': 'average', 'out-of-domain': of, **{m: _cell(ours.loc[complete, m].mean(), paper.loc[complete, m].mean()) for m in names}, 'note': ''})
-        rows.append({'in-domain': 'mean rank', 'out-of-domain': of, **{m: f'{rank.loc[complete, m].mean():.1f}' for m in names}, 'note': ''})
+        if len(names) > 1: rows.append({'in-domain': 'mean rank', 'out-of-domain': of, **{m: f'{rank.loc[complete, m].mean():.3f}' for m in names}, 'note': ''})
     return pd.DataFrame(rows)
 
 # %% ../nbs/12_study.ipynb #method-differences
@@ -319,7 +318,7 @@ def method_differences(
     "Each method minus the reference, on the images that both have scored; raises as `compare_variants`."
     shown, parts = ['in-domain', 'out-of-domain', 'method', 'ROC-AUC', reference, 'difference', 'difference low', 'difference high', 'n'], []
     for name in (m for m in methods if m != reference):
-        both = compare_variants(scores, pairs, {m: methods[m] for m in (reference, name)}, reference, 'method')
+        both = compare_variants(scores, pairs, {m: methods[m] for m in (reference, name) if m in methods}, reference, 'method')
         own, other = (both[both['method'] == m].reset_index(drop=True) for m in (name, reference))
         parts.append(own.assign(**{reference: other['ROC-AUC']})[shown].dropna(subset='difference').reset_index(names='pair'))
     return pd.concat(parts, ignore_index=True).sort_values('pair', kind='stable', ignore_index=True).drop(columns='pair') if parts else pd.DataFrame(columns=shown)
