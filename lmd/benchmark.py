@@ -77,7 +77,8 @@ def compare(
         s = seconds[name]
         share = seconds[job.limit]/jobs[job.limit].nfe*job.nfe/s if job.limit else s*np.nan
         line = {'what': name, 'dtype': job.dtype, 'NFE': job.nfe}
-        for title, v in (('ms per image', 1000*s), ('share of the limit', share), ('times the paper', seconds[paper]/s)):
+        times = seconds[paper]/s if job.limit else s*np.nan
+        for title, v in (('ms per image', 1000*s), ('share of the limit', share), ('times the paper', times)):
             line |= {title: v.median(), f'{title}, lowest': v.min(), f'{title}, highest': v.max()}
         lines.append(line)
     return pd.DataFrame(lines)
@@ -264,7 +265,7 @@ def profile_batch(
     with ExitStack() as stack:
         for owner, name, label in labels: stack.enter_context(patch.object(owner, name, _labelled(getattr(owner, name), label)))
         stack.enter_context(patch.object(detector, '_distances', _labelled(lambda *args: list(every(*args)), 'distances')))
-        run = stack.enter_context(profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA]*cuda))
+        run = stack.enter_context(profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA]*cuda, acc_events=True))
         _labelled(detector.measure, 'rest')(x)
     ms = pd.DataFrame([(_part_of(e), getattr(e, own)/1000) for e in run.events()], columns=['part', 'ms']).groupby('part')['ms'].sum()
     ms = ms.sort_values(ascending=False).reset_index()

@@ -69,13 +69,15 @@ class LMD:
     @torch.inference_mode()
     def measure(self,
                 images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-                index: torch.Tensor|None=None # (N,) their indices in the full set; None = 0 ... N-1
+                index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+                watch=None # called with (masks, reconstructions) of every batch of pairs, in order; None = they are dropped
                ) -> dict: # name of a distance -> (N, attempts) float32 array
         "Every distance of every attempt; raises `ValueError` on images the denoiser is not made for"
         out = {d.name: np.empty((len(images), self.attempts), np.float32) for d in self.distances}
         for rows, attempts, x, M, y in self._attempts(images, index):
             unique, inverse = rows.unique(return_inverse=True)
             for name, d in self._distances(images[unique].to(y.device), M, y, inverse.to(y.device)): out[name][rows, attempts] = d.cpu()
+            if watch: watch(M.cpu(), y.cpu())
         return out
 
     def _distances(self, originals, M, y, rows):

@@ -321,7 +321,7 @@ def undominated(
 ) -> pd.DataFrame: # those that are better than every setting with no more evaluations, cheapest first
     "The settings that are worth their evaluations on these images"
     order = rows.sort_values(['nfe', 'auc'], ascending=[True, False], kind='stable')
-    return order[order['auc'] > order['auc'].cummax().shift(fill_value=-np.inf)]
+    return order[order['auc'] > order['auc'].cummax().shift().fillna(-np.inf)]
 
 # %% ../nbs/17_efficiency.ipynb #plot-frontier
 def _panel(ax, rows, scores, setting, peers):
@@ -333,10 +333,10 @@ def _panel(ax, rows, scores, setting, peers):
         ax.step([*best['nfe'], rows['nfe'].max()], [*best['auc'], best['auc'].max()], where='post', color=color, linestyle=dashes, linewidth=1)
         ax.errorbar(best['nfe'], best['auc'], [best['auc'] - best['low'], best['high'] - best['auc']], fmt=marker, color=color, ms=4, linewidth=.8, label=score)
         for _, s in r[r['setting'] == setting].iterrows():
-            ax.plot(s['nfe'], s['auc'], '*', color='black', mfc=color, ms=10, label=setting if score == scores[0] else None)
-    for k, (method, p) in enumerate(peers.groupby('method', sort=False)):
-        ax.plot(np.maximum(p['nfe'], .5), p['auc'], 'PX*dph<>'[k % 8], color='0.25', mfc='none', linestyle='', ms=5, label=method)
+            ax.plot(s['nfe'], s['auc'], '*', color='black', mfc=color, ms=10, zorder=5, label=setting if score == scores[0] else None)
+    for _, p in peers.iterrows(): ax.plot(max(p['nfe'], .5), p['auc'], p['marker'], color='0.25', mfc='none', ms=5, label=p['method'])
     ax.set(xscale='log', xlabel='network evaluations per image', ylabel='ROC-AUC')
+    ax.xaxis.set_major_formatter('{x:g}')
 
 def plot_frontier(
     table: pd.DataFrame, # of `run_frontier`
@@ -350,6 +350,7 @@ def plot_frontier(
     absent = set(scores) - set(table['score'])
     if absent or not scores: raise ValueError(f'the table has no rows of {sorted(absent) or "any score"}; it has {sorted(set(table["score"]))}')
     peers, panels = pd.DataFrame(columns=['in-domain', 'out-of-domain', 'method', 'nfe', 'auc']) if peers is None else peers, list(table.groupby(_key[:3], sort=False))
+    peers = peers.assign(marker=['PXdph<>8'[k % 8] for k in pd.factorize(peers['method'])[0]])
     columns = min(columns, len(panels))
     fig, axes = plt.subplots(-(-len(panels)//columns), columns, figsize=(3.3*columns, .5 + 2.5*-(-len(panels)//columns)), squeeze=False)
     for ax in axes.flat[len(panels):]: ax.set_axis_off()

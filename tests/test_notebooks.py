@@ -24,6 +24,9 @@ SETS = "mnist", "kmnist7k", "fashionmnist"
 PAIRS = [["mnist", "kmnist7k"], ["kmnist7k", "mnist"], ["fashionmnist", "mnist"]]
 VARIANTS = {"alternating-4": .1, "alternating-16": 1, "fixed-8": .5, "center": 0, "random-patch": .4, "denoise": .3}  # setting: how far LPIPS separates the sets
 
+METHODS = {  # setting of a method: what the model's name has after the set's, images, attempts, network evaluations, columns and how far each separates the sets
+    "complexity": ("", 25, 2, 49, dict(nll_bpd=-1, ic_png=2, ic_best=2)), "regret": ("-vae", 20, 1, 0, dict(regret=2)), "features": ("", 30, 1, 0, dict(mahalanobis=.3, knn=.1))}
+
 FACES = ("faces-8", "alternating-checkerboard-8", .5), ("faces-4", "alternating-checkerboard-4", .1), ("faces-center", "center", 2)  # setting, mask, how far LPIPS separates the sets
 
 
@@ -52,6 +55,12 @@ def scores(tmp_path_factory):
                 own = frame.query("image < 20").assign(lpips=lambda f: (other.random(len(f)) + 1 + shift * (model != source)).astype(np.float32))
                 write_table(own, folder / model / source / f"{setting}.parquet", method="lmd", source=source, split="test", n=20, model=model,
                             setting=dict(attempts=attempts, name=setting), weights=model, data=source, nfe=8, seconds=1., machine={})
+            for setting, (suffix, n, repeats, nfe, columns) in METHODS.items():
+                own = pd.DataFrame({c: (other.random(n * repeats) + 1 + shift * (model != source)).astype(np.float32) for c, shift in columns.items()})
+                own.insert(0, "image", np.repeat(np.arange(n, dtype=np.int32), repeats))
+                own.insert(1, "attempt", np.tile(np.arange(repeats, dtype=np.int16), n))
+                write_table(own, folder / f"{model}{suffix}" / source / f"{setting}.parquet", method=setting, source=source, split="test", n=n,
+                            model=f"{model}{suffix}", setting=dict(name=setting), weights=f"{model}{suffix}", data=source, nfe=nfe, seconds=n / 2, machine={})
             pictures = rng.integers(0, 256, (2, 3, 2, 1, 32, 32), dtype=np.uint8)
             distances = {c: frame[c].to_numpy().reshape(images, attempts)[:3, :2] for c in ("lpips", "ssim", "mse")}
             np.savez(folder / model / source / "default.npz", image=np.arange(3), original=pictures[0, :, 0],
@@ -91,6 +100,31 @@ def check_table1(reports, scores):
         assert table.loc[(model, outside), "LPIPS"] == 1
         assert metrics[f"{model}_{outside}"]["mse"] == pytest.approx(expected, abs=1e-4)
     assert "| average" in (reports / "table1.md").read_text()
+    every = pd.read_csv(reports / "table1-all.csv").set_index(["in-domain", "out-of-domain", "method"])
+    readers = pd.read_csv(reports / "table1-methods.csv", dtype=str, keep_default_na=False).set_index(["in-domain", "out-of-domain"])
+    differences = pd.read_csv(reports / "table1-differences.csv").set_index(["in-domain", "out-of-domain", "method"])
+    names = {"Likelihood": ("complexity", "nll_bpd"), "Input complexity": ("complexity", "ic_png"), "Likelihood regret": ("regret", "regret"), "Pretrained features": ("features", "mahalanobis")}
+    assert list(readers.columns) == ["LMD", *names, "note"]      # the methods without scores have no column
+    def expected(model, outside, name, few=None):
+        (setting, column), how = names.get(name, ("default", "lpips")), "mean" if name in names else "median"
+        folder = f"{model}{METHODS[setting][0]}" if name in names else model
+        values = [pd.read_parquet(scores / folder / s / f"{setting}.parquet").groupby("image")[column].agg(how).iloc[:few] for s in (model, outside)]
+        return roc_auc_score(np.repeat([0, 1], len(values[0])), np.concatenate(values))
+    for (model, outside), name in itertools.product(PAIRS, ["LMD", *names]):
+        line = every.loc[(model, outside, name)]
+        assert line["ROC-AUC"] == pytest.approx(expected(model, outside, name), abs=1e-5) and line["low"] <= line["ROC-AUC"] <= line["high"]
+        assert readers.loc[(model, outside), name].startswith(f"{line['ROC-AUC']:.3f}")
+        if name == "LMD": continue
+        assert metrics[f"{model}_{outside}"][name] == pytest.approx(line["ROC-AUC"], abs=1e-4)
+        n = METHODS[names[name][0]][1]                           # the common images are the first n
+        assert (differences.loc[(model, outside, name), "n"], line["n"]) == (f"{n} + {n}",) * 2
+        assert differences.loc[(model, outside, name), "difference"] == pytest.approx(expected(model, outside, name) - expected(model, outside, "LMD", n), abs=1e-5)
+    assert every.loc[(*PAIRS[0], "Likelihood"), ["paper", "NFE", "seconds"]].tolist() == [.948, 49, .5]
+    assert every.loc[(*PAIRS[0], "Likelihood"), "rank"] == 5 and np.isnan(every.loc[(*PAIRS[0], "Input complexity, best of all"), "rank"])
+    assert readers.loc[("mean rank", "of 3 complete lines"), "Likelihood"] == "5.000"
+    assert readers.loc[tuple(PAIRS[0]), "Likelihood"].endswith(" (0.948)")
+    findings = pd.read_csv(reports / "findings-table1.csv")
+    assert findings["on"].tolist() == ["kmnist7k vs mnist", "fashionmnist vs mnist"] * 2 and set(findings["verdict"]) == {"holds"}
 
 
 def check_fidelity(reports, scores):

@@ -51,6 +51,10 @@ class InputComplexity:
     def attempts(self): return self.likelihood.attempts # probes
     @property
     def nfe(self): return self.likelihood.nfe           # network evaluations per image
+    @property
+    def denoiser(self): return self.likelihood.denoiser
+    @property
+    def batch(self): return self.likelihood.batch       # images per network evaluation
 
     def measure(self,
                 images: torch.Tensor, # (N, C, S, S) in [-1, 1], of 8 bits
