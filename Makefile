@@ -1,11 +1,11 @@
 # Everything goes through .venv, which makes itself from requirements.lock at the first call (Python 3.11 or 3.12, pip, make, git).
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-.PHONY: demo test data reproduce report verify readme notebooks lab clean
+.PHONY: demo test data reproduce report verify bench readme notebooks lab clean
 
 STAMP := .venv/.stamp
 SETS := $(shell sed -n 's|^- path: data/||p' data.dvc)  # the versioned data sets
-PAPER := table1 table2 table3 table4 figure1 figure2 figure3 figure4 figure5 figure6 figure7 fidelity report # the stages that render the scores in git
+PAPER := table1 table2 table3 table4 figure1 figure2 figure3 figure4 figure5 figure6 figure7 adaptive report # the stages that render the scores in git
 # without the remarks of the kernels on how they talk to papermill
 QUIET := 2> >(grep -v IPKernelApp >&2)
 DEMO := digits letters digits-flipped photo-patches     # in-domain first; made on the spot, no download
@@ -70,6 +70,10 @@ report: $(STAMP)
 ## verify: 100 images of every score file once more, in float32 (after `make data`)
 verify: $(STAMP)
 	lmd verify scores/*/*/*.parquet -n 100
+
+## bench: this package beside its network alone, the paper's loop and diffusers' RePaint, timed in turn (after `make data`)
+bench: $(STAMP)
+	python benchmarks/bench.py
 
 ## readme: README.md from nbs/index.ipynb
 readme: $(STAMP)
