@@ -10,7 +10,7 @@ __all__ = ['FONTS', 'registry', 'SUFFIXES', 'read_idx', 'read_cifar', 'read_svhn
            'random_indices']
 
 # %% ../nbs/00_data.ipynb #imports
-import gzip, hashlib, http.client, json, os, pickle, shutil, struct, tarfile, urllib.request
+import gzip, hashlib, http.client, json, mmap, os, pickle, shutil, struct, tarfile, urllib.request
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -513,7 +513,9 @@ class Images:
     def __getitem__(self,
         index, # an integer, a slice or an array of integers
     ): # what `to_model` takes: uint8 (N, H, W[, 3]), or a list of pictures
-        return self.array[index]
+        part, mapped = self.array[index], getattr(self.array, "_mmap", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"): mapped.madvise(mmap.MADV_DONTNEED)  # give the pages back; Windows does that by itself
+        return part
 
 # %% ../nbs/00_data.ipynb #load
 SUFFIXES = {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}

@@ -58,7 +58,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
     tiny = dict(size=16, width=[16, 16], steps=300, batch=32, warmup=20, dtype="no")
     params = dict(
-        train=dict(tiny=tiny) | {name: tiny | bad for name, (bad, _) in BAD_TRAININGS.items()},
+        train=dict(tiny=tiny, short=tiny | dict(steps=20, warmup=5)) | {name: tiny | bad for name, (bad, _) in BAD_TRAININGS.items()},
         settings=SETTINGS | {name: bad if bad is None else SETTINGS["quick"] | bad for name, (bad, _) in BAD_SETTINGS.items()})
     (place / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     assert CliRunner().invoke(main, ["data", "fetch", "digits", "letters", "--root", f"{place}/data"]).exit_code == 0

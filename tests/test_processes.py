@@ -1,4 +1,5 @@
-"One scoring run in several processes: the scores of one, and the work of a dead worker is not lost."
+"Several processes: the scores and the training of one, and the work of a dead worker is not lost."
+import json
 import os
 import signal
 import subprocess
@@ -16,13 +17,13 @@ WHAT = "score", "./many", "--setting", "longer", "--device", "cpu", "--out"
 
 
 @pytest.fixture
-def several(place, model):
+def several(place):
     "Start one run in several processes"
     started = []
-    def start(processes, out, *args):
+    def start(processes, *args):
         command = [str(Path(sys.executable).with_name(p)) for p in ("torchrun", "lmd")]
         command[1:1] = ["--standalone", "--nproc-per-node", str(processes), "--no-python"]
-        started.append(subprocess.Popen([*command, *WHAT, out, "--model", str(model), *args], cwd=place, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        started.append(subprocess.Popen([*command, *map(str, args)], cwd=place, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True))
         return started[-1]
     yield start
@@ -40,16 +41,16 @@ def whole(place, model):
 
 
 @pytest.mark.parametrize("processes", [2, 4])       # of three shards: one has two, one has none
-def test_several_processes_give_the_scores_of_one(several, whole, place, processes):
-    run = several(processes, f"by{processes}.parquet")
+def test_several_processes_give_the_scores_of_one(several, whole, place, model, processes):
+    run = several(processes, *WHAT, f"by{processes}.parquet", "--model", model)
     assert run.wait(300) == 0, run.communicate()
     assert pd.read_parquet(place / f"by{processes}.parquet").equals(whole)
     assert read_metadata(place / f"by{processes}.parquet")["processes"] == processes
     assert not list(place.glob(".shards/*"))
 
 
-def test_the_work_of_a_dead_worker_is_taken_up(several, whole, place):
-    run = several(2, "dead.parquet")
+def test_the_work_of_a_dead_worker_is_taken_up(several, whole, place, model):
+    run = several(2, *WHAT, "dead.parquet", "--model", model)
     wait_for(lambda: list(place.glob(".shards/*/*.parquet")), run)
     workers = [p for p in psutil.Process(run.pid).children(recursive=True) if "score" in p.cmdline()]
     workers[-1].kill()
@@ -61,9 +62,19 @@ def test_the_work_of_a_dead_worker_is_taken_up(several, whole, place):
     row = (whole["image"] == frame.loc[0, "image"]) & (whole["attempt"] == 0)
     true, frame.loc[0, "mse"] = frame.loc[0, "mse"], 123     # to see that the shard is read and not made again
     write_table(frame, shard, **about)
-    again = several(2, "dead.parquet")
+    again = several(2, *WHAT, "dead.parquet", "--model", model)
     assert again.wait(300) == 0, again.communicate()
     scores = pd.read_parquet(place / "dead.parquet")
     assert scores.loc[row, "mse"].item() == 123
     scores.loc[row, "mse"] = true
     assert scores.equals(whole)
+
+
+def test_two_processes_train_the_model_of_one(several, place):
+    "The same images, times and noise in each step, shared out between the processes"
+    losses = []
+    for processes in (1, 2):
+        run = several(processes, "train", "digits", "--config", "short", "--device", "cpu", "--out", f"trained/by{processes}")
+        assert run.wait(300) == 0, run.communicate()
+        losses.append([json.loads((place / f"trained/by{processes}/lmd.json").read_text())[k] for k in ("loss", "val_loss")])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
