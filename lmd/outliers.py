@@ -83,7 +83,7 @@ synthetic_outliers = {'flip': flipped, 'shuffle': shuffled, 'blend': blended, 'l
 # %% ../nbs/01c_outliers.ipynb #splits
 class _Made: # the outliers of a kind as an array that is made row by row
     def __init__(self, array, kind):
-        x = torch.from_numpy(np.ascontiguousarray(array)).float()/127.5 - 1
+        x = torch.from_numpy(np.array(array)).float()/127.5 - 1
         self.images, self.kind, self.gray = x[:, None] if x.ndim == 3 else x.movedim(3, 1), kind, x.ndim == 3
 
     def __len__(self): return len(self.images)

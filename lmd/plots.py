@@ -55,12 +55,14 @@ def draw_image(
 ) -> Axes: # the axes drawn on
     "Draw one image with sharp pixels, its unknown pixels hatched; raises ValueError as `to_display`, or if the mask does not fit."
     if ax is None: ax = plt.subplots(figsize=(1.5, 1.5))[1]
-    ax.imshow(to_display(image), interpolation='nearest')
+    ax.imshow(to_display(image), interpolation='none')
     if mask is not None:
         if tuple(mask.shape) != (1, *image.shape[1:]): raise ValueError(f'a mask of shape {tuple(mask.shape)} does not fit an image of shape {tuple(image.shape)}')
-        step = np.diff(np.pad(np.asarray(mask)[0] == 0, ((0, 0), (1, 1))).astype(int), axis=1)  # 1 where a run of unknown pixels starts, -1 behind its end
-        runs = [Path(Path.unit_rectangle().vertices * [end - start, 1] + [start - .5, row - .5], closed=True)
-                for (row, start), (_, end) in zip(np.argwhere(step == 1), np.argwhere(step == -1))]
+        unknown = np.asarray(mask)[0] == 0
+        top = np.flatnonzero(np.append(True, (unknown[1:] != unknown[:-1]).any(1)))           # first of each group of equal rows
+        height, step = np.diff(np.append(top, len(unknown))), np.diff(np.pad(unknown[top], ((0, 0), (1, 1))).astype(int), axis=1)
+        runs = [Path(Path.unit_rectangle().vertices * [end - start, height[group]] + [start - .5, top[group] - .5], closed=True)   # step: 1 where a run starts, -1 behind its end
+                for (group, start), (_, end) in zip(np.argwhere(step == 1), np.argwhere(step == -1))]
         if runs: ax.add_patch(PathPatch(Path.make_compound_path(*runs), facecolor='0.9', edgecolor='#0072B2', hatch='//////', linewidth=0))
     ax.set_title(title, fontsize='small')
     ax.set(xticks=[], yticks=[])

@@ -7,7 +7,7 @@ __all__ = ['table_html', 'describe', 'owner', 'math_html', 'visible', 'chapter_h
            'page', 'write_chapters', 'section', 'findings_html', 'write_report']
 
 # %% ../nbs/14_report.ipynb #imports
-import json, os, re, unicodedata
+import base64, io, json, os, re, unicodedata
 from dataclasses import asdict
 from html import escape, unescape
 from pathlib import Path
@@ -19,6 +19,7 @@ from bs4 import BeautifulSoup
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from PIL import Image
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -91,6 +92,11 @@ def math_html(
     return re.sub(r'<mi mathvariant="(double-struck|script)">([A-Z])</mi>', _letter, mathml)
 
 # %% ../nbs/14_report.ipynb #render
+def _webp(url): # a PNG in a data: address as lossless WebP, less than half as long
+    out = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(url.split(',', 1)[1]))).save(out, 'WEBP', lossless=True, method=6)
+    return f'data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}'
+
 class _Renderer(IPythonRenderer):
     def block_math(self, body): return math_html(body, 'block')
     def inline_math(self, body): return math_html(body)
@@ -137,8 +143,8 @@ def chapter_html(
     for tag in soup.find_all(tabindex=True): del tag['tabindex']
     heading = ''
     for tag in soup.find_all(['h1', 'h2', 'h3', 'img', 'a']):
-        if tag.name == 'img': tag['alt'] = f'Output of a cell under the heading "{heading}"' if tag['src'].startswith('data:') else tag['alt']
-        elif tag.name != 'a': heading, tag['id'] = tag.text, tag.text.replace(' ', '-')
+        if tag.name == 'img' and tag['src'].startswith('data:image/png'): tag['alt'], tag['src'] = f'Output of a cell under the heading "{heading}"', _webp(tag['src'])
+        elif tag.name in ('h1', 'h2', 'h3'): heading, tag['id'] = tag.text, tag.text.replace(' ', '-')
         elif tag.get('href'): tag['href'] = _target(tag['href'], chapters, out, root)
     return str(soup)
 
