@@ -291,10 +291,12 @@ def section(
 def findings_html(
     tables: 'list[Path]', # csv files
 ) -> str: # those lines that state a finding and its verdict
-    "All findings of all tables."
-    frames = [t.assign(table=p.stem) for p in tables for t in [pd.read_csv(p, keep_default_na=False)] if {'finding', 'verdict'} <= set(t)]
+    "All findings of all tables that were put to the test."
+    frames = [t.assign(table=p.stem) for p in tables for t in [pd.read_csv(p)] if {'finding', 'verdict'} <= set(t)]
     if not frames: return '<p>No table states findings yet.</p>'
-    return _frame_html(pd.concat(frames, ignore_index=True).astype(str))
+    every = pd.concat(frames, ignore_index=True).dropna(subset='low')
+    text = lambda v: v if isinstance(v, str) else '' if pd.isna(v) else f'{v:.3f}'
+    return _frame_html(every[[*every.columns.drop(['verdict', 'table']), 'verdict', 'table']].map(text))
 
 # %% ../nbs/14_report.ipynb #write-report
 def write_report(
