@@ -237,7 +237,7 @@ def merge_shards(
     "Write all shards into one file, in one piece, and remove them"
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    metadata['seconds'] = round(sum(read_metadata(p)['seconds'] for p in paths), 1)
+    metadata['seconds'] = round(sum(read_metadata(p)['seconds'] for p in paths), 3)
     schema, temporary = pq.read_schema(paths[0]).with_metadata({'lmd': json.dumps(metadata)}), out.with_name(f'{out.name}.{os.getpid()}.tmp')
     with pq.ParquetWriter(temporary, schema, **COMPACT) as writer:
         for p in paths: writer.write_table(pq.read_table(p).cast(schema))
