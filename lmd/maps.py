@@ -43,21 +43,23 @@ def squared_error_map(
 def smoothed(
     maps: np.ndarray, # (N, S, S)
 ) -> np.ndarray: # (N, S, S)
-    "Every map smoothed by a Gaussian of S/32 pixels"
-    return ndimage.gaussian_filter(maps, (0, maps.shape[-1]/32, maps.shape[-1]/32), mode='nearest')
+    "Every map smoothed by a Gaussian of S/16 pixels"
+    return ndimage.gaussian_filter(maps, (0, maps.shape[-1]/16, maps.shape[-1]/16), mode='nearest')
 
 def anomaly_map(
     x: torch.Tensor, # (N, C, S, S) originals in [-1, 1]
     masks: torch.Tensor, # (N, r, 1, S, S), 1 = known
     reconstructions: torch.Tensor, # (N, r, C, S, S)
     floor: float = .1, # c, smallest standard deviation, in units of [-1, 1]
-) -> np.ndarray: # (N, S, S) float32, standard deviations from what the model held possible, blurred by S/32 pixels
+    own: float = 1., # weight of m, the image's own mean squared error
+) -> np.ndarray: # (N, S, S) float32, standard deviations from what the model held possible, blurred by S/16 pixels
     "Map of how unexpected each pixel is; raises ValueError where a pixel was painted in fewer than two attempts."
     unknown = _unknown(masks)
     n = unknown.sum(1)
     mean = _painted_mean(reconstructions, unknown)
     variance = _painted_mean((reconstructions - mean[:, None]).square(), unknown)*n/(n - 1)
-    z = ((x - mean).square()/(variance + floor**2)).mean(1).sqrt()
+    error = (x - mean).square()
+    z = (error/(variance + floor**2 + own*error.mean((1, 2, 3), keepdim=True))).mean(1).sqrt()
     return smoothed(z.float().numpy())
 
 # %% ../nbs/19_maps.ipynb #paints-twice
@@ -81,7 +83,7 @@ def explain(
     fig, axes = plt.subplots(1, 3, figsize=(6.4, 2.3), layout='constrained')
     draw_image(x, title='image', ax=axes[0])
     draw_image(_painted_mean(reconstructions, 1 - masks), title='expected', ax=axes[1])
-    drawn = axes[2].imshow(found, cmap='magma', vmin=0, vmax=6)
+    drawn = axes[2].imshow(found, cmap='magma', vmin=0, vmax=3)
     axes[2].set(xticks=[], yticks=[], title='map'); axes[2].grid(False)
     fig.colorbar(drawn, ax=axes[2], label='standard deviations', extend='max')
     fig.suptitle(title, fontsize='small')
