@@ -22,7 +22,7 @@ from accelerate import PartialState
 from .aggregation import aggregate_scores
 from .baselines.regret import release_vae, train_vae
 from .calibration import CalibratedDetector, conformal_p_values, open_calibrated
-from .combination import ZScores, measurements
+from .combination import ZScores, absolute_and_relative, measurements
 from .data import Images, Pictures, fetch, load, random_indices, read_picture, registry, to_model, to_uint8
 from .diffusion import Denoiser, checkpoint_fingerprint, save_checkpoint
 from .distance import find_alexnet
@@ -281,13 +281,13 @@ def reconstruct_command(source, model, setting, out, n, split, params, root, dev
 @main.command('calibrate')
 @click.argument('scores', type=click.Path(exists=True))
 @click.option('--out', required=True, help='The calibration to write: OUT.json and OUT.safetensors.')
-@click.option('--quantity', 'quantities', multiple=True, help='Distance to combine, such as lpips, or mse/fill for a relative one; may be given several times. [default: all that SCORES has]')
+@click.option('--quantity', 'quantities', multiple=True, help='Distance to combine, such as lpips, or mse/fill for a relative one; may be given several times. [default: all that SCORES has, and the relative ones of those with a fill]')
 @click.option('--seed', default=0, help='Of which half fits and which calibrates.')
 def calibrate_command(scores, out, quantities, seed):
     "Calibrate on SCORES, a file of `lmd score`, of in-domain images that its model was not trained on."
     if any((Path(out).parent/name).exists() for name in ('lmd.json', 'unet', 'config.json')): raise ValueError(f'{out} lies in the folder of a checkpoint, whose files are its identity: choose another place')
     about, (measured, _) = read_metadata(scores), measurements(pd.read_parquet(scores))
-    quantities = quantities or tuple(n for n in measured if not n.endswith('_fill'))
+    quantities = quantities or tuple(sum(absolute_and_relative(list(measured)), []))
     identity = dict(weights=about['weights'], method=about['method'], setting=dict(about['setting'], n=None))
     detector = CalibratedDetector(None, ZScores(quantities), identity, seed).calibrate_measured(measured)
     detector.save(out)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLOOR', 'combinations', 'measurements', 'log_quantity', 'Combination', 'save_plain', 'load_plain', 'combination_from',
            'load_combination', 'ZScores', 'Mahalanobis', 'Mixture', 'Ranks', 'split_validation', 'choose_together',
-           'choose', 'read_study', 'standard_candidates']
+           'choose', 'read_study', 'absolute_and_relative', 'standard_candidates']
 
 # %% ../nbs/15_combination.ipynb #imports
 import hashlib, json, os
@@ -162,7 +162,7 @@ def load_combination(
 @dataclass
 class ZScores(Combination):
     "Mean, upper root mean square, or maximum of the z-scores"
-    combine: str = 'mean' # 'mean', 'upper' or 'max'
+    combine: str = 'max' # 'mean', 'upper' or 'max'
 
     def __post_init__(self):
         super().__post_init__()
@@ -285,19 +285,25 @@ def read_study(
     return part(fit), part(inside), {kind: d for kind, (d, _) in zip(kinds, made)}
 
 # %% ../nbs/15_combination.ipynb #candidates
+def absolute_and_relative(
+    distances: list, # columns of a score file, such as ['lpips', 'ssim', 'mse', 'mse_fill']
+) -> tuple: # names of the absolute quantities, and of the relative ones: (['lpips', 'ssim', 'mse'], ['mse/fill'])
+    "What can be combined of these distances; raises ValueError if there is nothing."
+    plain = [d for d in distances if not d.endswith('_fill')]
+    if not plain: raise ValueError(f'no distances of reconstructions among {distances}')
+    return plain, [f'{d}/fill' for d in plain if f'{d}_fill' in distances]
+
 def standard_candidates(
     distances: list, # columns of a score file, such as ['lpips', 'ssim', 'mse', 'mse_fill']
 ) -> dict: # name -> `Combination`, not fitted
-    "Every combination of this chapter, for these distances; raises ValueError if there are none."
-    plain = [d for d in distances if not d.endswith('_fill')]
-    relative = [f'{d}/fill' for d in plain if f'{d}_fill' in distances]
-    if not plain: raise ValueError(f'no distances of reconstructions among {distances}')
+    "Every combination of this chapter, for these distances; raises ValueError as `absolute_and_relative`."
+    plain, relative = absolute_and_relative(distances)
     out = {f'{q}, median': ZScores([q], 'median') for q in plain + relative}
     groups = {'absolute': plain, 'relative': relative, 'absolute and relative': plain + relative} if relative else {'absolute': plain}
     for group, q in groups.items():
         if len(q) > 1:
             out |= {f'{group}, z-scores, {combine}': ZScores(q, combine=combine) for combine in ('mean', 'upper', 'max')}
-            out |= {f'{group}, z-scores, mean, medians': ZScores(q, 'median'), f'{group}, z-scores, upper, polarities': ZScores(q, polarities=2, combine='upper'), f'{group}, ranks': Ranks(q)}
+            out |= {f'{group}, z-scores, mean, medians': ZScores(q, 'median', combine='mean'), f'{group}, z-scores, upper, polarities': ZScores(q, polarities=2, combine='upper'), f'{group}, ranks': Ranks(q)}
         if group != 'absolute and relative':                                       # there a relative distance would be one minus another
             q = q if group == 'absolute' else [*plain, *(f'{d.removesuffix("/fill")}_fill' for d in relative)]
             what = 'absolute' if group == 'absolute' else 'with fills'

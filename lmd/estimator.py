@@ -23,7 +23,7 @@ class OutOfDomain(OutlierMixin, BaseEstimator):
     def __init__(self,
         model: str|Path, # checkpoint: a folder of ours, or any unconditional diffusers folder
         fpr: float = .05, # share of in-domain images that may be flagged, in (0, 1)
-        quantities: tuple = ('lpips', 'ssim', 'mse'), # that are combined, see `lmd.combination`: 'mse', or 'mse/fill' for a relative distance
+        quantities: tuple = ('lpips', 'ssim', 'mse', 'lpips/fill', 'ssim/fill', 'mse/fill'), # whose largest z-score counts, see `lmd.combination`: 'mse', or 'mse/fill' for a relative distance
         mask: str = 'alternating-checkerboard-8', # see `mask_from_name`
         steps: int = 10, # network evaluations per attempt
         t0: float = .5, # where sampling starts, in (0, 1]
