@@ -83,7 +83,7 @@ def explain(
     fig, axes = plt.subplots(1, 3, figsize=(6.4, 2.3), layout='constrained')
     draw_image(x, title='image', ax=axes[0])
     draw_image(_painted_mean(reconstructions, 1 - masks), title='expected', ax=axes[1])
-    drawn = axes[2].imshow(found, cmap='magma', vmin=0, vmax=3)
+    drawn = axes[2].imshow(found, cmap='magma', vmin=0, vmax=2)
     axes[2].set(xticks=[], yticks=[], title='map'); axes[2].grid(False)
     fig.colorbar(drawn, ax=axes[2], label='standard deviations', extend='max')
     fig.suptitle(title, fontsize='small')
