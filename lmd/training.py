@@ -7,10 +7,11 @@ __all__ = ['draw_times', 'noise_loss', 'from_entry', 'TrainSettings', 'step_seed
            'stop_signals', 'autocast', 'fit', 'train']
 
 # %% ../nbs/04_training.ipynb #imports
-import copy, os, signal, time
+import copy, os, signal
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -138,7 +139,7 @@ class Run:
                 ):
         "Takes up the state in the folder where there is one; raises `ValueError` if it belongs to other settings."
         self.folder, self.s, self.network, self.optimizer, self.ema = Path(folder), s, network, optimizer, EMAModel(network.parameters(), decay=ema)
-        self.step, self.losses, self.recent, self.seconds, self.began = 0, [], [], 0., time.perf_counter()
+        self.step, self.losses, self.recent, self.seconds, self.began = 0, [], [], 0., perf_counter()
         self.scheduler = LambdaLR(optimizer, rate) if rate else get_scheduler('cosine', optimizer, num_warmup_steps=s.warmup, num_training_steps=s.steps)
         if self.file.exists(): self._load()
 
@@ -148,7 +149,7 @@ class Run:
     def save(self):
         "Replace the state file"
         self.folder.mkdir(parents=True, exist_ok=True)
-        now = time.perf_counter()
+        now = perf_counter()
         self.seconds, self.began = self.seconds + now - self.began, now
         state = {k: getattr(self, k).state_dict() for k in self.parts} | {k: getattr(self, k) for k in self.numbers}
         torch.save(state | {'settings': asdict(self.s)}, self.file.with_suffix('.tmp'))

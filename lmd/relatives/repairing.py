@@ -374,8 +374,8 @@ def train_repairer(
     "Train a repairer, or go on with the run in `folder`; raises as `Run` and `fit`"
     distance = distances_from_names(['lpips'])[0] if s.lpips else None
     set_seed(s.seed)
-    posterior = {'posterior': nn.Sequential(nn.Flatten(), nn.Linear(16*s.width[0], 2*s.latent))} if s.network == 'style' else {}
-    network = nn.ModuleDict({'repairer': make_repairer(s)} | posterior)
+    network = nn.ModuleDict({'repairer': make_repairer(s)})
+    if s.network == 'style': network['posterior'] = nn.Sequential(nn.Flatten(), nn.Linear(16*s.width[0], 2*s.latent))
     run = Run(folder, s, network, torch.optim.Adam(network.parameters(), lr=s.lr), s.ema, lambda step: repair_rate(step, s))
     rest = images, val, distance, save_every, device
     if s.network == 'style': _pretrain(run, *rest)
