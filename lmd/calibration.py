@@ -184,7 +184,8 @@ class CalibratedDetector:
         self.calibration = np.sort(self.combination.score({name: d[rest] for name, d in measured.items()}))
         return self
 
-    def _calibrated(self):
+    def calibration_scores(self) -> np.ndarray: # (n,) of the in-domain images that it was calibrated on, ascending
+        "The calibration; raises ValueError before `calibrate`"
         if self.calibration is None: raise ValueError('this detector is not calibrated: call calibrate with in-domain images')
         return self.calibration
 
@@ -201,7 +202,7 @@ class CalibratedDetector:
         randomised: bool = False, # break ties by a random number that belongs to the image (stream 11): exactly uniform in-domain
     ) -> np.ndarray: # (N,) in (0, 1], small = out-of-domain
         "How rarely an in-domain image scores as high; raises ValueError before `calibrate`"
-        calibration, index = self._calibrated(), torch.arange(len(images)) if index is None else torch.as_tensor(index)
+        calibration, index = self.calibration_scores(), torch.arange(len(images)) if index is None else torch.as_tensor(index)
         u = Randomness(self.seed, index, torch.zeros_like(index), stream=11).uniform(0).double().numpy() if randomised else None
         return conformal_p_values(calibration, self.score(images, index), u)
 
@@ -211,7 +212,7 @@ class CalibratedDetector:
         index: torch.Tensor | None = None, # (N,) their indices in the full set; None = 0 ... N-1
     ) -> np.ndarray: # (N,) bool: flagged as out-of-domain
         "Flag images; raises ValueError before `calibrate`, or as `flagged_rank`"
-        flagged_rank(len(self._calibrated()), fpr)
+        flagged_rank(len(self.calibration_scores()), fpr)
         return self.p_values(images, index) <= fpr
 
     def save(self,
@@ -219,7 +220,7 @@ class CalibratedDetector:
     ):
         "Write `path`.json and `path`.safetensors"
         about, arrays = self.combination.state()
-        save_plain(path, {'identity': self.identity, 'seed': self.seed, 'combination': about}, {**arrays, 'calibration': self._calibrated()})
+        save_plain(path, {'identity': self.identity, 'seed': self.seed, 'combination': about}, {**arrays, 'calibration': self.calibration_scores()})
 
     @classmethod
     def load(cls,
@@ -257,7 +258,7 @@ def judged(
 ) -> dict: # auc, low, high (95 %); flagged, flagged_low, flagged_high (share of in-domain images, and where it should lie), found (share of out-of-domain images)
     "A pair of sets before a calibrated detector; raises ValueError before `calibrate`, or as `flagged_rank`."
     x, y = calibrated.combination.score(inside), calibrated.combination.score(outside)
-    known = calibrated._calibrated()
+    known = calibrated.calibration_scores()
     shares = [(conformal_p_values(known, s) <= fpr).mean() for s in (x, y)]
     bounds = rate_interval(len(known), len(x), fpr)
     return dict(zip(('auc', 'low', 'high', 'flagged', 'flagged_low', 'flagged_high', 'found'), (roc_auc(x, y), *auc_interval(x, y), shares[0], *bounds, shares[1])))

@@ -13,29 +13,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-import torch
-from accelerate import PartialState
-
-from .aggregation import aggregate_scores
-from .baselines.regret import release_vae, train_vae
-from .calibration import CalibratedDetector, conformal_p_values, open_calibrated
-from .combination import ZScores, absolute_and_relative, measurements
-from .data import Images, Pictures, fetch, load, random_indices, read_picture, registry, to_model, to_uint8
-from .diffusion import Denoiser, checkpoint_fingerprint, save_checkpoint
-from .distance import find_alexnet
-from .evaluation import evaluate
-from .inpainting import Inpaint
-from .maps import explain, localise, paints_twice
-from .outliers import load_split
-from .plots import plot_loss, replace_files, save_figure, set_style, show_images
-from .random import Randomness
-from .relatives.repairing import release_repairer, train_repairer
-from .run_report import RunReport, write_run_report
-from .scoring import image_batches, load_params, make_setting, read_metadata, score_frame, score_set
-from .training import Run, train
 
 # %% ../nbs/21_cli.ipynb #commands
 class Commands(click.Group):
@@ -43,6 +20,10 @@ class Commands(click.Group):
     def invoke(self, ctx):
         try: return super().invoke(ctx)
         except (ValueError, OSError, FloatingPointError) as e: raise click.ClickException(str(e)) from None
+
+def _device():
+    import torch
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 @click.group(cls=Commands, context_settings=dict(show_default=True, help_option_names=['-h', '--help']))
 @click.version_option(package_name='lmd')
@@ -57,7 +38,7 @@ def _shared(*options):
         model=click.option('--model', required=True, help='Checkpoint: a folder of ours, or any unconditional diffusers folder.'),
         setting=click.option('--setting', required=True, help='Name of an entry under `settings` in the parameter file.'),
         split=click.option('--split', default='test', help='train, val or test; or outliers made from one of these, such as val:flip (see lmd.outliers).'),
-        device=click.option('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='cpu or cuda.'),
+        device=click.option('--device', default=_device, show_default='cuda where there is one', help='cpu or cuda.'),
         batch=click.option('--batch', default=250, type=click.IntRange(1), help='(image, attempt) pairs per network evaluation.'),
         skip=click.option('--skip-unreadable', is_flag=True, help='Leave unreadable pictures of a folder out, name them, and exit with 3.'))
     def decorate(f):
@@ -74,6 +55,7 @@ def data():
 @_shared('root')
 def data_list(root):
     "Name every registered set and say which are fetched."
+    from lmd.data import registry
     for name, s in registry.items():
         here = 'fetched' if (Path(root)/name/'meta.json').exists() else '-'
         click.echo(f"{name:15} {s.size:3} x {s.size:<3} {'colour' if s.channels == 3 else 'gray':7} {here:8} {s.licence}")
@@ -84,6 +66,7 @@ def data_list(root):
 @click.option('--mirror', help='Folder with the official files, instead of their official addresses. [default: $LMD_MIRROR]')
 def data_fetch(names, root, mirror):
     "Fetch and check NAMES, and write them under the root."
+    from lmd.data import fetch
     failed = []
     for name in names:
         try: click.echo(fetch(name, root=root, mirror=mirror))
@@ -93,17 +76,21 @@ def data_fetch(names, root, mirror):
 @main.command()
 def weights():
     "Say where the AlexNet weights of LPIPS are; exit with 1 if they are not here."
+    from lmd.distance import find_alexnet
     try: click.echo(find_alexnet(download=False))
     except FileNotFoundError as e: raise click.ClickException(str(e)) from None
 
 # %% ../nbs/21_cli.ipynb #samples
 def sample(
-    denoiser: Denoiser, # trained
+    denoiser: 'Denoiser', # trained
     n: int, # number of images
     steps: int=100, # network evaluations
     seed: int=0 # of the noise
-) -> torch.Tensor: # (n, C, S, S)
+) -> 'torch.Tensor': # (n, C, S, S)
     "Plain samples: inpainting with nothing known, from pure noise"
+    import torch
+    from lmd.inpainting import Inpaint
+    from lmd.random import Randomness
     nothing = torch.zeros(n, denoiser.channels, denoiser.size, denoiser.size, device=denoiser.device)
     randomness = Randomness(seed, torch.arange(n), torch.zeros(n, dtype=torch.long)).to(denoiser.device)
     return Inpaint(steps, 1.)(denoiser, nothing, nothing[:, :1], randomness)
@@ -129,11 +116,14 @@ An unconditional diffusion model of the data set `{data}`, trained by `lmd train
 """
 
 def release(
-    run: Run, # finished
-    images: Images, # what it was trained on
+    run: 'Run', # finished
+    images: 'Images', # what it was trained on
     folder: str|Path # checkpoints/<name>
 ):
     "Write the checkpoint folder of a finished run: weights, lmd.json, model card, loss curve and samples"
+    from lmd.data import registry
+    from lmd.diffusion import save_checkpoint
+    from lmd.plots import plot_loss, save_figure, set_style, show_images
     s, denoiser, name, folder = run.s, run.averaged(), images.name, Path(folder)
     steps, losses, val_losses = zip(*run.losses)
     card = _card.format(name=folder.name, data=name, n=len(images), md5=images.md5, kind='gray' if s.channels == 1 else 'colour', loss=losses[-1], val_loss=val_losses[-1],
@@ -156,6 +146,10 @@ def train_command(source, out, config, run_folder, params, root, device):
     """Train a denoiser on the images of SOURCE (a registered set, or the path of a folder) and release it.
 
     Stop it at any time: the same command goes on where it was."""
+    from accelerate import PartialState
+    from lmd.data import load
+    from lmd.scoring import load_params
+    from lmd.training import train
     s = load_params('train', config or source, params)
     images, val = (load(source, split, root=root) for split in ('train', 'val'))
     click.echo(f'{len(images)} images, {s.steps} steps of {s.batch}', err=True)
@@ -174,6 +168,9 @@ def train_vae_command(source, out, run_folder, params, root, device):
     """Train a variational autoencoder on the images of SOURCE, for the method regret, and release it.
 
     Stop it at any time: the same command goes on where it was."""
+    from lmd.baselines.regret import release_vae, train_vae
+    from lmd.data import load
+    from lmd.scoring import load_params
     s, (images, val) = load_params('train-vae', source, params), (load(source, split, root=root) for split in ('train', 'val'))
     run = train_vae(images, val, s, run_folder or f'runs/{Path(out).name}', device=device)
     release_vae(run, images, out)
@@ -190,6 +187,9 @@ def train_repairer_command(source, out, config, run_folder, params, root, device
     """Train a repairing network on the images of SOURCE, for the method repairing, and release it.
 
     Stop it at any time: the same command goes on where it was."""
+    from lmd.data import load
+    from lmd.relatives.repairing import release_repairer, train_repairer
+    from lmd.scoring import load_params
     s, (images, val) = load_params('train-repairer', config or source, params), (load(source, split, root=root) for split in ('train', 'val'))
     run = train_repairer(images, val, s, run_folder or f'runs/{Path(out).name}', device=device)
     release_repairer(run, images, val, out)
@@ -198,10 +198,11 @@ def train_repairer_command(source, out, config, run_folder, params, root, device
 # %% ../nbs/21_cli.ipynb #score-command
 def _quoted(name): return '"' + name.replace('"', '""') + '"'
 
-def _names(images): return [str(p) for p in images.array.paths] if isinstance(images.array, Pictures) else [f'{images.name} {i}' for i in range(len(images))]
+def _names(images): return [str(p) for p in images.array.paths] if hasattr(images.array, 'paths') else [f'{images.name} {i}' for i in range(len(images))]
 
 def _detector_input(source, split, root, skip):
     "The images of a source; unreadable pictures are named on standard error"
+    from lmd.outliers import load_split
     images = load_split(source, split, root=root, skip_unreadable=skip)
     for line in images.skipped: click.echo(f'skipped {line}', err=True)
     return images
@@ -218,6 +219,11 @@ def score_command(source, model, setting, method, out, split, params, root, devi
 
     Work in progress is kept in .shards/ and resumed."""
     if not (setting or method): raise click.UsageError('name a --setting or a --method')
+    import pandas as pd
+    from accelerate import PartialState
+    from lmd.plots import replace_files
+    from lmd.scoring import load_params, score_set
+    from lmd.tables import read_metadata
     s, images = load_params('settings', setting or method, params), _detector_input(source, split, root, skip_unreadable)
     if method and s.method != method: raise ValueError(f'the setting {setting} is one of the method {s.method}, not of {method}')
     def say(cost):
@@ -233,6 +239,8 @@ def score_command(source, model, setting, method, out, split, params, root, devi
 
 # %% ../nbs/21_cli.ipynb #eval-command
 def _scores(path, column, how):
+    import pandas as pd
+    from lmd.aggregation import aggregate_scores
     frame = pd.read_parquet(path)
     if column not in frame or column in ('image', 'attempt'): raise ValueError(f"{path} has no {column!r}; there are {', '.join(frame.columns[2:])}")
     return aggregate_scores(frame, column, how).to_numpy()
@@ -244,6 +252,9 @@ def _scores(path, column, how):
 @click.option('--how', default='median', help='How attempts are aggregated: median, mean, min, max or trimmed.')
 def eval_command(in_domain, out_of_domain, column, how):
     "ROC-AUC, AUPR and FPR95 of score files: IN_DOMAIN against each of OUT_OF_DOMAIN."
+    import pandas as pd
+    from lmd.evaluation import evaluate
+    from lmd.tables import read_metadata
     frame, about = pd.read_parquet(in_domain), read_metadata(in_domain)
     column = column or frame.columns[2]
     rows = []
@@ -257,6 +268,8 @@ def eval_command(in_domain, out_of_domain, column, how):
 
 # %% ../nbs/21_cli.ipynb #reconstruct-command
 def _replace_npz(out, **arrays):
+    import numpy as np
+    from lmd.plots import replace_files
     def write(p):
         with open(p, 'wb') as f: np.savez_compressed(f, **arrays)      # a path would get the suffix .npz
     replace_files({out: write})
@@ -269,6 +282,9 @@ def _replace_npz(out, **arrays):
 @_shared('split', 'params', 'root', 'device', 'batch', 'skip')
 def reconstruct_command(source, model, setting, out, n, split, params, root, device, batch, skip_unreadable):
     "Write originals, masks, reconstructions and distances of a few images of SOURCE to an npz file."
+    import torch
+    from lmd.data import to_model, to_uint8
+    from lmd.scoring import load_params
     s, images, out = load_params('settings', setting, params), _detector_input(source, split, root, skip_unreadable), Path(out)
     index = s.indices(images)[:n]
     detector = s.detector(model, device, batch)
@@ -285,6 +301,10 @@ def reconstruct_command(source, model, setting, out, n, split, params, root, dev
 @click.option('--seed', default=0, help='Of which half fits and which calibrates.')
 def calibrate_command(scores, out, quantities, seed):
     "Calibrate on SCORES, a file of `lmd score`, of in-domain images that its model was not trained on."
+    import pandas as pd
+    from lmd.calibration import CalibratedDetector
+    from lmd.combination import ZScores, absolute_and_relative, measurements
+    from lmd.tables import read_metadata
     if any((Path(out).parent/name).exists() for name in ('lmd.json', 'unet', 'config.json')): raise ValueError(f'{out} lies in the folder of a checkpoint, whose files are its identity: choose another place')
     about, (measured, _) = read_metadata(scores), measurements(pd.read_parquet(scores))
     quantities = quantities or tuple(sum(absolute_and_relative(list(measured)), []))
@@ -297,6 +317,9 @@ def calibrate_command(scores, out, quantities, seed):
 # %% ../nbs/21_cli.ipynb #detect-command
 def _batches(source, split, root, skip, batch, attempts):
     "Yield (names, pictures) batch by batch; (what was wrong, None) for each picture that could not be read"
+    import numpy as np
+    from lmd.data import read_picture
+    from lmd.scoring import image_batches
     if source == '-':
         for path in filter(None, (line.strip() for line in sys.stdin)):
             try: yield [path], [read_picture(Path(path))]
@@ -322,6 +345,14 @@ def detect_command(source, model, calibration, fpr, maps, to, split, root, devic
     """Flag images of SOURCE (a set, a folder, a picture, or - for paths on standard input) and print a line of csv for each.
 
     The exit code is 0 when all images were read, whatever was flagged, and 3 when some were skipped."""
+    import matplotlib.pyplot as plt
+    import numpy as np
+    import torch
+    from lmd.calibration import conformal_p_values, open_calibrated
+    from lmd.data import to_model
+    from lmd.maps import explain, paints_twice
+    from lmd.plots import save_figure
+    from lmd.run_report import RunReport, write_run_report
     calibrated = open_calibrated(calibration, model, device, batch, root)
     detector, report = calibrated.detector, RunReport(calibrated, fpr)   # says at once if that rate cannot be had
     explained = paints_twice(detector)
@@ -352,6 +383,13 @@ def detect_command(source, model, calibration, fpr, maps, to, split, root, devic
 @_shared('split', 'params', 'root', 'device', 'batch')
 def localise_command(source, model, setting, out, n, split, params, root, device, batch):
     "Paste defects into in-domain images of SOURCE and write how well maps find them, and the maps of four images of each kind to an npz file beside."
+    import numpy as np
+    import torch
+    from lmd.data import random_indices, to_model, to_uint8
+    from lmd.maps import localise
+    from lmd.outliers import load_split
+    from lmd.plots import replace_files
+    from lmd.scoring import load_params
     s, images = load_params('settings', setting, params), load_split(source, split, root=root)
     detector, index = s.detector(model, device, batch), random_indices(len(images), min(n, len(images)))
     x = to_model(images[index], detector.size, detector.channels).numpy()
@@ -372,6 +410,14 @@ def localise_command(source, model, setting, out, n, split, params, root, device
 @_shared('root', 'device', 'batch')
 def verify_command(scores, n, models, bias, spread, root, device, batch):
     "Score some images of each of SCORES again and fail if they drifted."
+    import numpy as np
+    import pandas as pd
+    from lmd.aggregation import aggregate_scores
+    from lmd.data import random_indices
+    from lmd.diffusion import checkpoint_fingerprint
+    from lmd.outliers import load_split
+    from lmd.scoring import make_setting, score_frame
+    from lmd.tables import read_metadata
     failed = []
     for path in scores:
         meta, old = read_metadata(path), pd.read_parquet(path)

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['schedules', 'Schedule', 'VPLinear', 'SubVP', 'VPCosine', 'VE', 'Discrete', 'schedule_from_dict', 'Denoiser',
-           'GaussianDenoiser', 'UNet', 'make_unet', 'save_checkpoint', 'load_denoiser', 'checkpoint_fingerprint']
+           'GaussianDenoiser', 'UNet', 'make_unet', 'new_checkpoint', 'save_checkpoint', 'schedule_from_diffusers',
+           'load_denoiser', 'checkpoint_fingerprint']
 
 # %% ../nbs/03_diffusion.ipynb #imports
 import hashlib, json, math, os, shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -201,6 +203,23 @@ def make_unet(
         block_out_channels=tuple(width), layers_per_block=layers, dropout=dropout, norm_num_groups=16,
         down_block_types=[f'{k}DownBlock2D' for k in kinds], up_block_types=[f'{k}UpBlock2D' for k in reversed(kinds)]), factor)
 
+# %% ../nbs/03_diffusion.ipynb #new-checkpoint
+@contextmanager
+def new_checkpoint(
+    folder: str|Path, # checkpoints/<name>; an existing one is replaced
+    card: str, # README.md: the model card
+    **about # goes into lmd.json
+): # yields the folder to write the weights into
+    "A checkpoint folder with `lmd.json` and a card, in one piece: renamed into place once all is written, and left alone if that fails"
+    folder = Path(folder)
+    new = folder.with_name(folder.name + '.tmp')
+    shutil.rmtree(new, ignore_errors=True); new.mkdir(parents=True)
+    (new/'lmd.json').write_text(json.dumps(about, indent=1) + '\n')
+    (new/'README.md').write_text(card)
+    yield new
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(new, folder)
+
 # %% ../nbs/03_diffusion.ipynb #save-checkpoint
 def save_checkpoint(
     denoiser: Denoiser, # its network is a `UNet`
@@ -210,21 +229,15 @@ def save_checkpoint(
     **provenance # goes into lmd.json: data, data md5, steps, seed, ...
 ):
     "Write `unet/` in half precision, `lmd.json` and the model card; `diffusers`' own index where it would sample correctly"
-    folder, network = Path(folder), denoiser.network
-    new = folder.with_name(folder.name + '.tmp')
-    shutil.rmtree(new, ignore_errors=True)
-    half = UNet2DModel.from_config(network.unet.config)
+    network = denoiser.network
+    half = UNet2DModel.from_config(network.unet.config, dropout=0.)
     half.load_state_dict(network.unet.state_dict())
-    half.half().save_pretrained(new/'unet')
-    about = dict(schedule=schedule, prediction=denoiser.prediction, size=denoiser.size, channels=denoiser.channels, factor=network.factor, **provenance)
-    (new/'lmd.json').write_text(json.dumps(about, indent=1) + '\n')
-    (new/'README.md').write_text(card)
-    if network.factor == 1 and denoiser.prediction == 'eps' and schedule == {'name': 'vp-linear'}:
-        DDPMScheduler(clip_sample=False).save_pretrained(new/'scheduler')
-        index = {'_class_name': 'DDPMPipeline', 'unet': ['diffusers', 'UNet2DModel'], 'scheduler': ['diffusers', 'DDPMScheduler']}
-        (new/'model_index.json').write_text(json.dumps(index, indent=1) + '\n')
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(new, folder)
+    with new_checkpoint(folder, card, schedule=schedule, prediction=denoiser.prediction, size=denoiser.size, channels=denoiser.channels, factor=network.factor, **provenance) as new:
+        half.half().save_pretrained(new/'unet')
+        if network.factor == 1 and denoiser.prediction == 'eps' and schedule == {'name': 'vp-linear'}:
+            DDPMScheduler(clip_sample=False).save_pretrained(new/'scheduler')
+            index = {'_class_name': 'DDPMPipeline', 'unet': ['diffusers', 'UNet2DModel'], 'scheduler': ['diffusers', 'DDPMScheduler']}
+            (new/'model_index.json').write_text(json.dumps(index, indent=1) + '\n')
 
 # %% ../nbs/03_diffusion.ipynb #load-unet
 def _load_unet(folder):
@@ -245,8 +258,10 @@ def _read_about(path):
     if missing := {'schedule', 'prediction', 'size', 'factor'} - set(about): raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
     return about
 
-def _schedule_from_diffusers(path):
-    "A diffusers scheduler_config.json -> (schedule, prediction type)"
+def schedule_from_diffusers(
+    path: Path # a diffusers scheduler_config.json
+) -> tuple: # schedule; prediction type, 'eps', 'x0' or 'v'
+    "The noise schedule of a diffusers model; raises `ValueError` where it is not one in discrete time"
     config = json.loads(path.read_text())
     if 'num_train_timesteps' not in config or 'Sde' in config.get('_class_name', ''):
         raise ValueError(f"{path}: {config.get('_class_name')} is not one of the discrete-time schedulers (DDPM, DDIM, PNDM, DPMSolver, ...) that can be read")
@@ -272,7 +287,7 @@ def load_denoiser(
         scheduler = folder/'scheduler'/'scheduler_config.json' if pipeline else folder/'scheduler_config.json'
         if not scheduler.exists(): raise FileNotFoundError(f"{folder} has neither lmd.json nor {scheduler.relative_to(folder)}: not a checkpoint that can be read")
         unet, factor = _load_unet(folder/'unet' if pipeline else folder), 1
-        schedule, prediction = _schedule_from_diffusers(scheduler)
+        schedule, prediction = schedule_from_diffusers(scheduler)
     return Denoiser(UNet(unet, factor), schedule, unet.config.sample_size*factor, unet.config.in_channels//factor**2, prediction, autocast).to(device)
 
 # %% ../nbs/03_diffusion.ipynb #fingerprint

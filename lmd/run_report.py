@@ -31,7 +31,7 @@ class RunReport:
     ):
         "Raises ValueError as `flag_threshold`, or before `calibrate`."
         self.calibrated, self.fpr, self.shown = calibrated, fpr, shown
-        self.threshold = flag_threshold(calibrated._calibrated(), fpr)
+        self.threshold = flag_threshold(calibrated.calibration_scores(), fpr)
         self.names, self.scores, self.skipped, self.ends = [], [], [], ([], [])
 
     def add(self,
@@ -48,7 +48,7 @@ class RunReport:
         self.names += names; self.scores += [s for s, *_ in fresh]
 
     @property
-    def p_values(self): return conformal_p_values(self.calibrated._calibrated(), self.scores)
+    def p_values(self): return conformal_p_values(self.calibrated.calibration_scores(), self.scores)
 
 # %% ../nbs/20b_run_report.ipynb #numbers
 def run_numbers(
@@ -58,8 +58,8 @@ def run_numbers(
     "What a run comes to; raises ValueError on a report without images."
     if not report.names: raise ValueError('the report has no images: all were skipped, or none was given')
     n, p = len(report.names), report.p_values
-    low, high = (round(n*bound) for bound in rate_interval(len(report.calibrated._calibrated()), n, report.fpr))
-    rows = {'images': n, 'not readable': len(report.skipped), 'calibration images': len(report.calibrated._calibrated()), f'flagged at a false-positive rate of {report.fpr:g}': (p <= report.fpr).sum(),
+    low, high = (round(n*bound) for bound in rate_interval(len(report.calibrated.calibration_scores()), n, report.fpr))
+    rows = {'images': n, 'not readable': len(report.skipped), 'calibration images': len(report.calibrated.calibration_scores()), f'flagged at a false-positive rate of {report.fpr:g}': (p <= report.fpr).sum(),
             'would be flagged if all were in-domain (95 %)': f'{low} to {high}', f'flagged at a false discovery rate of {fdr:g}': benjamini_hochberg(p, fdr).sum(), 'threshold of the score': f'{report.threshold:.4f}'}
     return pd.DataFrame([(k, str(v)) for k, v in rows.items()], columns=['', 'this run'])
 
@@ -68,7 +68,7 @@ def plot_run(
 ) -> Figure: # two panels
     "Scores beside the calibration's, and the share flagged against the false-positive rate asked for."
     fig, axes = plt.subplots(1, 2, figsize=(7, 2.8))
-    plot_histograms(report.calibrated._calibrated(), {'this run': report.scores}, 'calibration', ax=axes[0])
+    plot_histograms(report.calibrated.calibration_scores(), {'this run': report.scores}, 'calibration', ax=axes[0])
     axes[0].axvline(report.threshold, color='black', linestyle='-', linewidth=.8, label='threshold'); axes[0].legend(loc='lower left', bbox_to_anchor=(0, 1), fontsize='small')
     p = np.sort(report.p_values)
     axes[1].axline((0, 0), slope=1, color='0.6', linestyle='-', linewidth=.8)

@@ -4,25 +4,27 @@
 
 # %% auto #0
 __all__ = ['draw_times', 'noise_loss', 'from_entry', 'TrainSettings', 'step_seed', 'batch_at', 'validation_loss', 'Run',
-           'stop_signals', 'train']
+           'stop_signals', 'autocast', 'fit', 'train']
 
 # %% ../nbs/04_training.ipynb #imports
-import os, signal
+import copy, os, signal
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from .data import Images, to_model
-from .diffusion import Denoiser, UNet, make_unet, schedule_from_dict
+from .diffusion import Denoiser, make_unet, schedule_from_dict
 
 # %% ../nbs/04_training.ipynb #noise-loss
 def draw_times(
@@ -81,6 +83,9 @@ class TrainSettings:
     seed: int = 0                  # weights, order of the images, times, noise, flips
     dtype: str = 'bf16'            # 'bf16' autocast or 'no'
 
+    def __post_init__(self):
+        if self.dtype not in ('bf16', 'no'): raise ValueError(f"unknown dtype {self.dtype!r}; there are bf16, no")
+
 # %% ../nbs/04_training.ipynb #batch-at
 def step_seed(
     seed: int, # of the run
@@ -122,18 +127,21 @@ def validation_loss(
 
 # %% ../nbs/04_training.ipynb #run-state
 class Run:
-    "The state of a training run in a folder: saved in one piece, loaded without unpickling code"
+    "The training of a network in a folder: saved in one piece, loaded without unpickling code"
+    parts, numbers = ('network', 'ema', 'optimizer', 'scheduler'), ('step', 'losses', 'recent', 'seconds')
     def __init__(self,
                  folder: str|Path, # runs/<name>
-                 s: TrainSettings # what is to be trained
+                 s, # what is to be trained: a dataclass of settings with `seed` and `steps`, and `warmup` where there is no `rate`
+                 network: nn.Module, # with fresh weights
+                 optimizer: torch.optim.Optimizer, # of its weights
+                 ema: float=0., # decay of the moving average of the weights; 0 = the last weights
+                 rate=None # step -> share of the optimiser's learning rate; None = a warm-up and a cosine
                 ):
-        self.folder, self.s, self.step, self.losses, self.recent = Path(folder), s, 0, [], []
-        set_seed(s.seed)
-        network = make_unet(s.size, s.channels, s.factor, s.width, s.layers, s.attention, s.dropout)
-        self.denoiser = Denoiser(network, schedule_from_dict(s.schedule), s.size, s.channels)
-        self.ema = EMAModel(network.parameters(), decay=s.ema)
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=s.lr)
-        self.scheduler = get_scheduler('cosine', self.optimizer, num_warmup_steps=s.warmup, num_training_steps=s.steps)
+        "Takes up the state in the folder where there is one; raises `ValueError` if it belongs to other settings."
+        self.folder, self.s, self.network, self.optimizer, self.ema = Path(folder), s, network, optimizer, EMAModel(network.parameters(), decay=ema)
+        self.step, self.losses, self.recent, self.seconds, self.began = 0, [], [], 0., perf_counter()
+        self.scheduler = LambdaLR(optimizer, rate) if rate else get_scheduler('cosine', optimizer, num_warmup_steps=s.warmup, num_training_steps=s.steps)
+        if self.file.exists(): self._load()
 
     @property
     def file(self): return self.folder/'state.pt'
@@ -141,27 +149,24 @@ class Run:
     def save(self):
         "Replace the state file"
         self.folder.mkdir(parents=True, exist_ok=True)
-        parts = {k: getattr(self, k).state_dict() for k in ('ema', 'optimizer', 'scheduler')}
-        torch.save(dict(parts, settings=asdict(self.s), network=self.denoiser.network.state_dict(), step=self.step, losses=self.losses, recent=self.recent), self.file.with_suffix('.tmp'))
+        now = perf_counter()
+        self.seconds, self.began = self.seconds + now - self.began, now
+        state = {k: getattr(self, k).state_dict() for k in self.parts} | {k: getattr(self, k) for k in self.numbers}
+        torch.save(state | {'settings': asdict(self.s)}, self.file.with_suffix('.tmp'))
         os.replace(self.file.with_suffix('.tmp'), self.file)
 
-    def load(self):
-        "Take up the state file where there is one; raises `ValueError` if it belongs to other settings"
-        if not self.file.exists(): return
+    def _load(self):
         state = torch.load(self.file, map_location='cpu', weights_only=True)
-        if state['settings'] != asdict(self.s):
-            differ = [k for k, v in asdict(self.s).items() if state['settings'].get(k) != v]
+        if differ := [k for k in {**asdict(self.s), **state['settings']} if state['settings'].get(k) != asdict(self.s).get(k)]:
             raise ValueError(f"{self.file} was trained with other settings ({', '.join(differ)} differ); delete it or choose another run folder")
-        for k in ('ema', 'optimizer', 'scheduler'): getattr(self, k).load_state_dict(state[k])
-        self.denoiser.network.load_state_dict(state['network'])
-        self.step, self.losses, self.recent = state['step'], state['losses'], state['recent']
+        for k in self.parts: getattr(self, k).load_state_dict(state[k])
+        for k in self.numbers: setattr(self, k, state[k])
 
-    def averaged(self):
-        "The denoiser with the averaged weights, in evaluation mode"
-        s, network = self.s, make_unet(self.s.size, self.s.channels, self.s.factor, self.s.width, self.s.layers, self.s.attention)
-        network.load_state_dict(self.denoiser.network.state_dict())
+    def averaged(self) -> nn.Module:
+        "A copy of the network with the averaged weights, in evaluation mode, without gradients"
+        network = copy.deepcopy(self.network)
         self.ema.copy_to(network.parameters())
-        return Denoiser(network.to(self.denoiser.device), self.denoiser.schedule, s.size, s.channels).eval().requires_grad_(False)
+        return network.eval().requires_grad_(False)
 
 # %% ../nbs/04_training.ipynb #stop-signals
 @contextmanager
@@ -174,6 +179,56 @@ def stop_signals(): # yields a list that is not empty once the process was asked
         for s, handler in before.items(): signal.signal(s, handler)
     if asked: raise KeyboardInterrupt
 
+# %% ../nbs/04_training.ipynb #fit
+def autocast(
+    s, # settings with `dtype`, 'bf16' or 'no'
+    device: str|torch.device # where the network is
+): # a context
+    "Networks called in this context run in the number format of the settings"
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=s.dtype == 'bf16')
+
+class _Loss(nn.Module):
+    "A network and its loss as one module"
+    def __init__(self, network, loss_of): super().__init__(); self.network, self.loss_of = network, loss_of
+    def forward(self, step): return self.loss_of(self.network, step)
+
+def fit(
+    run: Run, # new, or taken up
+    loss_of, # (network, step) -> loss, a number that can be differentiated
+    validate, # averaged network -> validation loss
+    save_every: int=250, # steps between two saved states, each with a validation loss
+    until: int|None=None, # step to end at, for a training whose loss changes; None = the last
+    clip: float|None=None, # largest norm of the gradient
+    device: str|None=None # 'cpu' keeps a GPU out of it; None lets accelerate choose
+) -> Run: # the same; `run.losses` has rows of (step, loss, validation loss)
+    "Train a network, or go on; raises `KeyboardInterrupt` after saving if asked to stop, `FloatingPointError` if the loss is not finite"
+    accelerator, last = Accelerator(cpu=device == 'cpu', mixed_precision='no'), until or run.s.steps
+    loss_at, optimizer = accelerator.prepare(_Loss(run.network.train(), loss_of), run.optimizer)
+    run.ema.to(accelerator.device)
+    with stop_signals() as asked, tqdm(total=last, initial=run.step, desc=f'train {run.folder.name}', disable=not accelerator.is_main_process) as bar:
+        while run.step < last and not asked:
+            torch.manual_seed(step_seed(run.s.seed, run.step))       # of whatever the loss draws
+            loss = loss_at(run.step)
+            accelerator.backward(loss)
+            if clip: accelerator.clip_grad_norm_(run.network.parameters(), clip)
+            optimizer.step(); run.scheduler.step(); optimizer.zero_grad()
+            run.ema.step(run.network.parameters())
+            run.step += 1; run.recent.append(loss.detach()); bar.update()
+            if run.step % save_every == 0 or run.step == last: _note_losses(run, accelerator, validate, bar)
+        if asked and accelerator.is_main_process: run.save()
+    return run
+
+def _note_losses(run, accelerator, validate, bar):
+    "Note the mean loss since the last time and the validation loss, and save"
+    mean, run.recent = torch.stack([v.to(accelerator.device) for v in run.recent]).mean(), []
+    loss = accelerator.reduce(mean, 'mean').item()
+    if not np.isfinite(loss): raise FloatingPointError(f"the loss is {loss} at step {run.step}; the last good state is {run.file}. Lower the learning rate, and start again")
+    if accelerator.is_main_process:
+        run.losses.append((run.step, loss, validate(run.averaged())))
+        run.save()
+        bar.set_postfix(loss=f'{loss:.4f}', val=f'{run.losses[-1][2]:.4f}')
+    accelerator.wait_for_everyone()
+
 # %% ../nbs/04_training.ipynb #train
 def train(
     images: Images, # training images
@@ -182,36 +237,15 @@ def train(
     folder: str|Path, # where the state is kept: runs/<name>
     save_every: int=250, # steps between two saved states, each with a validation loss
     device: str|None=None # 'cpu' keeps a GPU out of it; None lets accelerate choose
-) -> Run: # the finished run; `run.averaged()` is the denoiser, `run.losses` rows of (step, loss, validation loss)
-    "Train a denoiser, or go on with the run in `folder`"
-    accelerator = Accelerator(cpu=device == 'cpu', mixed_precision=s.dtype)
-    run = Run(folder, s)
-    run.load()
-    network, optimizer = accelerator.prepare(run.denoiser.network, run.optimizer)
-    wrapped = Denoiser(network, run.denoiser.schedule, s.size, s.channels)
-    run.ema.to(accelerator.device)
-    bar = tqdm(total=s.steps, initial=run.step, desc=f'train {Path(folder).name}', disable=not accelerator.is_main_process)
-    with stop_signals() as asked:
-        while run.step < s.steps and not asked:
-            x0, t, eps = (v.to(accelerator.device) for v in batch_at(images, run.step, s, accelerator.process_index, accelerator.num_processes))
-            torch.manual_seed(step_seed(s.seed, run.step))  # of the dropout
-            loss = noise_loss(wrapped, x0, t, eps).mean()
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(network.parameters(), s.clip)
-            optimizer.step(); run.scheduler.step(); optimizer.zero_grad()
-            run.ema.step(run.denoiser.network.parameters())
-            run.step += 1; run.recent.append(loss.detach()); bar.update()
-            if run.step % save_every == 0 or run.step == s.steps: _note_losses(run, accelerator, val, bar)
-        if asked and accelerator.is_main_process: run.save()
-    bar.close()
-    return run
-
-def _note_losses(run, accelerator, val, bar):
-    "Note the mean loss since the last time and the validation loss, and save"
-    loss, run.recent = accelerator.reduce(torch.stack(run.recent).mean(), 'mean').item(), []
-    if not np.isfinite(loss): raise FloatingPointError(f"the loss is {loss} at step {run.step}; the last good state is {run.file}. Lower lr or clip, and start again")
-    if accelerator.is_main_process:
-        run.losses.append((run.step, loss, validation_loss(run.averaged(), val)))
-        run.save()
-        bar.set_postfix(loss=f'{loss:.4f}', val=f'{run.losses[-1][2]:.4f}')
-    accelerator.wait_for_everyone()
+) -> Run: # the finished run; `run.averaged()` is the denoiser
+    "Train a denoiser, or go on with the run in `folder`; raises as `Run` and `fit`"
+    set_seed(s.seed)
+    network = make_unet(s.size, s.channels, s.factor, s.width, s.layers, s.attention, s.dropout)
+    denoiser = Denoiser(network, schedule_from_dict(s.schedule), s.size, s.channels)
+    run = Run(folder, s, denoiser, torch.optim.Adam(denoiser.parameters(), lr=s.lr), s.ema)
+    def loss_of(denoiser, step):
+        here = PartialState()           # which share of the batch is this process's
+        x0, t, eps = (v.to(here.device) for v in batch_at(images, step, s, here.process_index, here.num_processes))
+        low = Denoiser(denoiser.network, denoiser.schedule, s.size, s.channels, autocast=torch.bfloat16 if s.dtype == 'bf16' else None)
+        return noise_loss(low, x0, t, eps).mean()
+    return fit(run, loss_of, lambda denoiser: validation_loss(denoiser, val), save_every, clip=s.clip, device=device)

@@ -11,7 +11,7 @@ __all__ = ['variants', 'oal_published', 'neighbour_distance', 'boundary_points',
            'summarise_sets', 'OutlierAwareSetting']
 
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #imports
-import json, math, os, shutil, time
+import json, math, os, time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -31,14 +31,14 @@ from torch import nn
 from torch.func import functional_call
 
 from ..data import Images, random_indices, registry, to_model
-from ..diffusion import Denoiser, Discrete, Schedule, _schedule_from_diffusers
+from ..diffusion import Denoiser, Discrete, Schedule, new_checkpoint, schedule_from_diffusers
 from ..distance import load_weights
 from ..inpainting import DDIM, Denoise
 from ..random import Randomness
-from .posthoc import (Classifier, ClassifierDetector, ClassifierSettings, FitRun, batch_indices, classifier_outputs, cross_entropy_of, fit, labelled_batch,
+from .posthoc import (Classifier, ClassifierDetector, ClassifierSettings, batch_indices, classifier_outputs, cross_entropy_of, labelled_batch,
                                    load_classifier, make_optimizer, post_hoc_scores, post_hoc_table, train_classifier)
 from ..scoring import AnySetting, in_domain_images
-from ..training import draw_times, noise_loss, step_seed
+from ..training import Run, autocast, draw_times, fit, noise_loss, step_seed
 
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #boundary
 def neighbour_distance(
@@ -200,7 +200,7 @@ def load_latent(
         if not all(p.isfinite().all() for p in network.parameters()): raise ValueError(f"the weights in {folder/name} hold NaN or infinite numbers")
         return network.to(device).eval().requires_grad_(False)
     unet = part(UNet2DConditionModel, 'unet')
-    return LatentDiffusion(unet, *_schedule_from_diffusers(folder/'scheduler/scheduler_config.json'), part(AutoencoderKL, 'vae') if (folder/'vae').is_dir() else None)
+    return LatentDiffusion(unet, *schedule_from_diffusers(folder/'scheduler/scheduler_config.json'), part(AutoencoderKL, 'vae') if (folder/'vae').is_dir() else None)
 
 def sample_latents(
     model: LatentDiffusion, # trained
@@ -258,18 +258,16 @@ class LatentSettings:
         return UNet2DConditionModel(sample_size=self.size//2**(len(self.vae_width) - 1), in_channels=self.latent, out_channels=self.latent, layers_per_block=1, block_out_channels=self.unet_width,
             down_block_types=['CrossAttnDownBlock2D']*n, up_block_types=['CrossAttnUpBlock2D']*n, norm_num_groups=8, cross_attention_dim=dim, attention_head_dim=2)
 
-def _autocast(s, device): return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=s.dtype == 'bf16')
-
 def _train_vae(images, val, s, folder, save_every, device):
     s, vae = replace(s, steps=s.vae_steps), s.vae()
     def loss(vae, index, images):
         x = to_model(images[index], s.size, s.channels).to(device)
-        with _autocast(s, device): latent = vae.encode(x).latent_dist; out = vae.decode(latent.sample()).sample
+        with autocast(s, device): latent = vae.encode(x).latent_dist; out = vae.decode(latent.sample()).sample
         return F.mse_loss(out.float(), x) + s.kl*latent.kl().float().mean()/x[0].numel()
     @torch.inference_mode()
     def validate(vae): torch.manual_seed(0); return loss(vae, np.arange(min(len(val), 500)), val).item()
-    run = FitRun(folder, s, vae, make_optimizer(vae.parameters(), s), s.ema, device)
-    return fit(run, lambda vae, step: loss(vae, batch_indices(len(images), step, s), images), validate, save_every)
+    run = Run(folder, s, vae, make_optimizer(vae.parameters(), s), s.ema)
+    return fit(run, lambda vae, step: loss(vae, batch_indices(len(images), step, s), images), validate, save_every, device=device)
 
 def _train_unet(model, z, embeddings, s, folder, save_every, device):
     unet = s.unet(embeddings.shape[1])
@@ -279,8 +277,8 @@ def _train_unet(model, z, embeddings, s, folder, save_every, device):
         return noise_loss(model.denoiser(embeddings[y[index]], torch.bfloat16 if s.dtype == 'bf16' else None), x0[index].to(device), t.to(device), eps.to(device)).mean()
     @torch.inference_mode()
     def validate(unet): return loss(unet, 'val', np.arange(min(len(z['val'][0]), 500)), 0).item()
-    run = FitRun(folder, s, unet, make_optimizer(unet.parameters(), s), s.ema, device)
-    return fit(run, lambda unet, step: loss(unet, 'train', batch_indices(len(z['train'][0]), step, s), step_seed(s.seed, step)), validate, save_every)
+    run = Run(folder, s, unet, make_optimizer(unet.parameters(), s), s.ema)
+    return fit(run, lambda unet, step: loss(unet, 'train', batch_indices(len(z['train'][0]), step, s), step_seed(s.seed, step)), validate, save_every, device=device)
 
 def train_latent(
     images: Images, # training images with labels
@@ -291,7 +289,7 @@ def train_latent(
     save_every: int=500, # steps between two saved states
     device: str='cpu' # 'cpu' or 'cuda'
 ) -> tuple: # LatentDiffusion; {'vae', 'unet'}: the finished runs
-    "Train autoencoder and U-Net, or go on with them; raises as `fit`"
+    "Train autoencoder and U-Net, or go on with them; raises as `Run` and `fit`"
     vae_run = _train_vae(images, val, s, Path(folder)/'vae', save_every, device)
     model = LatentDiffusion(None, Discrete(_table().alphas_cumprod), vae=vae_run.averaged())
     z = {split: torch.cat([model.encode(to_model(i[part], s.size, s.channels)) for part in np.array_split(np.arange(len(i)), len(i)//1000 + 1)])
@@ -357,26 +355,21 @@ def save_latent(
     folder: str|Path # checkpoints/<name>; an existing one is replaced
 ):
     "Write unet/, vae/ and scheduler/ in half precision, outliers and class embeddings, lmd.json and a card"
-    folder = Path(folder)
-    new = folder.with_name(folder.name + '.tmp')
-    shutil.rmtree(new, ignore_errors=True)
-    for name in ('unet', 'vae'):
-        half = type(getattr(model, name)).from_config(getattr(model, name).config)
-        half.load_state_dict(getattr(model, name).state_dict())
-        half.half().save_pretrained(new/name)
-    _table().save_pretrained(new/'scheduler')
-    outliers.save(new/'outliers.safetensors')
-    save_file({'embeddings': embeddings.detach().cpu().contiguous()}, new/'embeddings.safetensors')
     about = dict(kind='latent-diffusion', data=images.name, data_md5=images.md5, size=s.size, channels=s.channels, training=asdict(s), outliers=asdict(outlier_settings))
-    (new/'lmd.json').write_text(json.dumps(about, indent=1) + '\n')
     count = sum(p.numel() for n in (model.unet, model.vae) for p in n.parameters())/1e6
-    (new/'README.md').write_text(f"""# {folder.name}
+    card = f"""# {Path(folder).name}
 
 A latent diffusion model of the data set `{images.name}` (md5 of the array {images.md5}), conditioned on class embeddings, and the outliers it imagined, for outlier-aware learning. {count:.2f} M parameters, in half precision, in diffusers' layout. Training and outliers: see lmd.json.
 Licence: Apache-2.0 for the weights; data: {registry[images.name].licence if images.name in registry else 'your own'}
-""")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(new, folder)
+"""
+    with new_checkpoint(folder, card, **about) as new:
+        for name in ('unet', 'vae'):
+            half = type(getattr(model, name)).from_config(getattr(model, name).config)
+            half.load_state_dict(getattr(model, name).state_dict())
+            half.half().save_pretrained(new/name)
+        _table().save_pretrained(new/'scheduler')
+        outliers.save(new/'outliers.safetensors')
+        save_file({'embeddings': embeddings.detach().cpu().contiguous()}, new/'embeddings.safetensors')
 
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #club
 class CLUB(nn.Module):
@@ -509,21 +502,21 @@ def train_student(
     folder: str|Path, # where the state is kept: runs/<name>
     save_every: int=500, # steps between two saved states
     device: str='cpu' # 'cpu' or 'cuda'
-) -> FitRun: # the finished run; `run.averaged().student` is the classifier
-    "Train a student, or go on with the run in `folder`; raises as `fit`, ValueError where outputs of the teacher are missing"
+) -> Run: # the finished run; `run.averaged().student` is the classifier
+    "Train a student, or go on with the run in `folder`; raises as `Run` and `fit`, ValueError where outputs of the teacher are missing"
     features, logits = (torch.as_tensor(v) for v in teacher)
     if len(features) != len(images): raise ValueError(f"{len(images)} training images, but outputs of the teacher for {len(features)}")
     bank = outliers[s.outliers]
     u, f = standardised(bank.u).to(device), standardised(bank.f).to(device)
     learner = Learner(s.make(), features.shape[1], u.shape[1], f.shape[1])
-    run = FitRun(folder, s, learner, make_optimizer(learner.parameters(), s), device=device)
+    run = Run(folder, s, learner, make_optimizer(learner.parameters(), s))
     def loss_of(learner, step):
         x, y, index = labelled_batch(images, step, s)
         i, j = draw_outliers(bank, y, step, s)
-        with _autocast(s, device): outputs = learner.student(x.to(device))
+        with autocast(s, device): outputs = learner.student(x.to(device))
         return learner.loss(*outputs, y.to(device), (features[index].to(device), logits[index].to(device)), (u[i.to(device)], f[j.to(device)]), s)
     def validate(learner): return cross_entropy_of(learner.student, val)
-    return fit(run, loss_of, validate, save_every)
+    return fit(run, loss_of, validate, save_every, device=device)
 
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #variants
 variants = { # name -> what differs from the settings of the student

@@ -4,35 +4,32 @@
 
 # %% auto #0
 __all__ = ['classifiers', 'sorted_probabilities', 'msp', 'energy', 'gen', 'react', 'ViM', 'PostHoc', 'Classifier',
-           'ClassifierSettings', 'make_optimizer', 'batch_indices', 'labelled_batch', 'FitRun', 'fit',
-           'classifier_outputs', 'accuracy', 'cross_entropy_of', 'train_classifier', 'release_classifier',
-           'load_classifier', 'post_hoc_scores', 'post_hoc_table', 'ClassifierDetector']
+           'ClassifierSettings', 'make_optimizer', 'batch_indices', 'labelled_batch', 'classifier_outputs', 'accuracy',
+           'cross_entropy_of', 'train_classifier', 'release_classifier', 'load_classifier', 'post_hoc_scores',
+           'post_hoc_table', 'ClassifierDetector']
 
 # %% ../../nbs/relatives/03_posthoc.ipynb #imports
-import copy, json, os, shutil, time
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from accelerate.utils import set_seed
-from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
 from safetensors.torch import save_file
 from scipy.special import log_softmax, logsumexp
 from torch import nn
 from torchvision.models import VisionTransformer
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from tqdm.auto import tqdm
 
 from ..baselines.features import FeatureStatistics
 from ..data import Images, check_model_input, image_indices, random_indices, registry, to_model
+from ..diffusion import new_checkpoint
 from ..distance import load_weights
 from ..evaluation import evaluate
-from ..training import Run, step_seed, stop_signals
+from ..training import Run, autocast, fit
 
 # %% ../../nbs/relatives/03_posthoc.ipynb #logit-scores
 def sorted_probabilities(
@@ -243,70 +240,6 @@ def labelled_batch(
     if y.max() >= s.classes: raise ValueError(f"{images.name} has the label {y.max()}, but there are {s.classes} classes")
     return to_model(images[index], s.size, s.channels), y, index
 
-# %% ../../nbs/relatives/03_posthoc.ipynb #fit
-class FitRun(Run):
-    "The state of the training of any network in a folder: saved and loaded as any `Run`"
-    def __init__(self,
-                 folder: str|Path, # runs/<name>
-                 s, # a dataclass of settings with `steps` and `warmup`
-                 network: nn.Module, # with fresh weights
-                 optimizer: torch.optim.Optimizer, # of its weights
-                 ema: float=0., # decay of the moving average of the weights; 0 = the last weights
-                 device: str='cpu' # where the network is trained
-                ):
-        "Takes up what is in the folder; raises `ValueError` if it belongs to other settings"
-        self.folder, self.s, self.step, self.losses, self.recent = Path(folder), s, 0, [], []
-        self.denoiser = SimpleNamespace(network=network.to(device))     # where `Run.save` and `Run.load` find the network
-        self.ema = EMAModel(network.parameters(), decay=ema)
-        self.optimizer, self.device, self.began = optimizer, device, time.perf_counter()
-        self.scheduler = get_scheduler('cosine', optimizer, num_warmup_steps=s.warmup, num_training_steps=s.steps)
-        self.load(); self.ema.to(device)
-
-    @property
-    def network(self): return self.denoiser.network
-
-    @property
-    def seconds(self):
-        "What the training has taken so far, over all its starts up to the last saved state"
-        return float((self.folder/'seconds.txt').read_text()) if self.step else 0.
-
-    def save(self):
-        "Replace the state file, and the seconds beside it"
-        now = time.perf_counter()
-        spent = (self.seconds if self.file.exists() else 0.) + now - self.began
-        self.began = now
-        super().save()
-        (self.folder/'seconds.txt').write_text(f'{spent:.3f}\n')
-
-    def averaged(self):
-        "A copy of the network with the averaged weights, in evaluation mode"
-        network = copy.deepcopy(self.network)
-        self.ema.copy_to(network.parameters())
-        return network.eval().requires_grad_(False)
-
-def fit(
-    run: FitRun, # new, or taken up
-    loss_of, # (network, step) -> loss, a number that can be differentiated
-    validate, # averaged network -> validation loss
-    save_every: int=500 # steps between two saved states, each with a validation loss
-) -> FitRun: # the same, finished; `run.losses` has rows of (step, loss, validation loss)
-    "Train a network to the end of its settings; raises `KeyboardInterrupt` after saving if asked to stop, `FloatingPointError` if the loss is not finite"
-    s = run.s
-    with stop_signals() as asked, tqdm(total=s.steps, initial=run.step, desc=f'train {run.folder.name}') as bar:
-        while run.step < s.steps and not asked:
-            torch.manual_seed(step_seed(s.seed, run.step))       # of whatever the loss draws
-            loss = loss_of(run.network.train(), run.step)
-            run.optimizer.zero_grad(); loss.backward(); run.optimizer.step(); run.scheduler.step()
-            run.ema.step(run.network.parameters())
-            run.step += 1; run.recent.append(loss.detach().cpu()); bar.update()
-            if run.step % save_every == 0 or run.step == s.steps:
-                loss, run.recent = torch.stack(run.recent).mean().item(), []
-                if not np.isfinite(loss): raise FloatingPointError(f"the loss is {loss} at step {run.step}; the last good state is {run.file}. Lower lr, and start again")
-                run.losses.append((run.step, loss, validate(run.averaged())))
-                run.save(); bar.set_postfix(loss=f'{loss:.4f}', val=f'{run.losses[-1][2]:.4f}')
-        if asked: run.save()
-    return run
-
 # %% ../../nbs/relatives/03_posthoc.ipynb #outputs
 @torch.inference_mode()
 def classifier_outputs(
@@ -349,15 +282,15 @@ def train_classifier(
     embeddings: torch.Tensor|None=None, # (classes, D) given class embeddings, for a ViT
     save_every: int=500, # steps between two saved states
     device: str='cpu' # 'cpu' or 'cuda'
-) -> FitRun: # the finished run; `run.averaged()` is the classifier
-    "Train a classifier by cross-entropy, or go on with the run in `folder`; raises as `fit`, and `ValueError` where the labels do not fit"
+) -> Run: # the finished run; `run.averaged()` is the classifier
+    "Train a classifier by cross-entropy, or go on with the run in `folder`; raises as `Run` and `fit`, and `ValueError` where the labels do not fit"
     network = s.make(embeddings)
-    run = FitRun(folder, s, network, make_optimizer(network.parameters(), s), device=device)
+    run = Run(folder, s, network, make_optimizer(network.parameters(), s))
     def loss_of(network, step):
         x, y, _ = labelled_batch(images, step, s)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=s.dtype == 'bf16'): logits = network(x.to(device))[1]
+        with autocast(s, device): logits = network(x.to(device))[1]
         return F.cross_entropy(logits, y.to(device))
-    return fit(run, loss_of, lambda network: cross_entropy_of(network, val), save_every)
+    return fit(run, loss_of, lambda network: cross_entropy_of(network, val), save_every, device=device)
 
 # %% ../../nbs/relatives/03_posthoc.ipynb #release
 _card = """# {name}
@@ -383,16 +316,11 @@ def release_classifier(
     purpose: str='trained by cross-entropy' # half a sentence for the card
 ):
     "Write the checkpoint folder of a classifier, in one piece: weights, lmd.json, card"
-    folder = Path(folder)
-    new = folder.with_name(folder.name + '.tmp')
-    shutil.rmtree(new, ignore_errors=True); new.mkdir(parents=True)
-    save_file({k: v.cpu().half().contiguous() if v.is_floating_point() else v.cpu() for k, v in network.state_dict().items()}, new/'classifier.safetensors')
     about = dict(kind='classifier', data=images.name, data_md5=images.md5, size=s.size, channels=s.channels, accuracy=accuracy, training=asdict(s))
-    (new/'lmd.json').write_text(json.dumps(about, indent=1) + '\n')
-    (new/'README.md').write_text(_card.format(name=folder.name, purpose=purpose, data=images.name, md5=images.md5, n=len(images), accuracy=accuracy, kind='gray' if s.channels == 1 else 'colour',
-        parameters=sum(p.numel() for p in network.parameters())/1e6, licence=registry[images.name].licence if images.name in registry else 'your own', **{k: v for k, v in asdict(s).items() if k != 'channels'}))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(new, folder)
+    card = _card.format(name=Path(folder).name, purpose=purpose, data=images.name, md5=images.md5, n=len(images), accuracy=accuracy, kind='gray' if s.channels == 1 else 'colour',
+        parameters=sum(p.numel() for p in network.parameters())/1e6, licence=registry[images.name].licence if images.name in registry else 'your own', **{k: v for k, v in asdict(s).items() if k != 'channels'})
+    with new_checkpoint(folder, card, **about) as new:
+        save_file({k: v.cpu().half().contiguous() if v.is_floating_point() else v.cpu() for k, v in network.state_dict().items()}, new/'classifier.safetensors')
 
 def load_classifier(
     folder: str|Path, # of `release_classifier`

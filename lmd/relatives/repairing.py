@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['loss_weights', 'Identity', 'Rectangle', 'bicubic_matrix', 'Downsample', 'erosion_from_name', 'erode', 'Encoder',
            'PlainRepairer', 'ModulatedConv', 'StyleGenerator', 'StyleRepairer', 'RepairSettings', 'make_repairer',
-           'RepairRun', 'repair_loss', 'train_repairer', 'show_repairs', 'release_repairer', 'load_repairer',
+           'repair_rate', 'repair_loss', 'train_repairer', 'show_repairs', 'release_repairer', 'load_repairer',
            'Repairing', 'RepairingSetting', 'choose_erosion', 'repair_table', 'compare_erosions', 'offset_ablation',
            'loss_ablation', 'LowResolution', 'SuperResolve', 'SuperResolutionSetting']
 
 # %% ../../nbs/relatives/02_repairing.ipynb #imports
-import json, math, os, shutil
+import json, math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,23 +20,21 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from accelerate.utils import set_seed
-from diffusers.training_utils import EMAModel
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import nn
-from tqdm.auto import tqdm
 
 from ..combination import ZScores, choose, split_validation
 from ..data import Images, check_model_input, image_indices, registry, to_model
 from ..detector import LMD
-from ..diffusion import Denoiser, load_denoiser
+from ..diffusion import Denoiser, load_denoiser, new_checkpoint
 from ..distance import FillDistance, distances_from_names, load_weights
 from ..evaluation import compare, evaluate
 from ..inpainting import DDIM, Inpaint, samplers
 from ..plots import draw_image, plot_loss, save_figure, set_style
 from ..random import Randomness
 from ..scoring import AnySetting, Setting
-from ..training import Run, batch_at, stop_signals
+from ..training import Run, autocast, batch_at, fit
 
 # %% ../../nbs/relatives/02_repairing.ipynb #rectangle
 def _whole(u, low, high): return low + (u*(high - low + 1)).long()   # u in (0, 1) -> low ... high, equally probable
@@ -298,38 +295,17 @@ def make_repairer(
     if s.network == 'plain': return PlainRepairer(s.size, s.channels, s.width, s.code)
     return StyleRepairer(s.size, s.channels, s.width, s.latent, s.fine)
 
-# %% ../../nbs/relatives/02_repairing.ipynb #run
-class RepairRun(Run):
-    "The state of the training of a repairer in a folder: saved and loaded as any `Run`"
-    def __init__(self,
-                 folder: str|Path, # runs/<name>
-                 s: RepairSettings # what is to be trained
-                ):
-        self.folder, self.s, self.step, self.losses, self.recent = Path(folder), s, 0, [], []
-        set_seed(s.seed)
-        parts = {'repairer': make_repairer(s)} | ({'posterior': nn.Sequential(nn.Flatten(), nn.Linear(16*s.width[0], 2*s.latent))} if s.network == 'style' else {})
-        self.network = nn.ModuleDict(parts)
-        self.denoiser = SimpleNamespace(network=self.network)     # where `Run.save` and `Run.load` find the network
-        self.ema = EMAModel(self.network.parameters(), decay=s.ema)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=s.lr)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.rate)
+# %% ../../nbs/relatives/02_repairing.ipynb #rate
+def repair_rate(
+    step: int, # number of the step, from 0
+    s: RepairSettings # network, pretrain, steps and warmup
+) -> float: # in [0, 1]
+    "Share of the highest learning rate: a warm-up and half a cosine in each of the two parts"
+    first = s.pretrain if s.network == 'style' else 0
+    start, end = (0, first) if step < first else (first, s.steps)
+    return min((step - start + 1)/max(s.warmup, 1), 1)*(1 + math.cos(math.pi*(step - start)/(end - start)))/2
 
-    @property
-    def pretraining(self): return self.s.network == 'style' and self.step < self.s.pretrain
-
-    def rate(self, step):
-        "Share of the highest learning rate at a step: a warm-up and half a cosine in each of the two parts"
-        first = self.s.pretrain if self.s.network == 'style' else 0
-        start, end = (0, first) if step < first else (first, self.s.steps)
-        return min((step - start + 1)/max(self.s.warmup, 1), 1)*(1 + math.cos(math.pi*(step - start)/(end - start)))/2
-
-    def averaged(self):
-        "The networks with the averaged weights, in evaluation mode"
-        network = RepairRun(self.folder, self.s).network
-        network.load_state_dict(self.network.state_dict())
-        self.ema.copy_to(network.parameters())
-        return network.to(next(self.network.parameters()).device).eval().requires_grad_(False)
-
+# %% ../../nbs/relatives/02_repairing.ipynb #repair-loss
 def repair_loss(
     x: torch.Tensor, # (N, C, S, S) originals in [-1, 1]
     y: torch.Tensor, # (N, C, S, S) repaired images
@@ -344,46 +320,48 @@ def repair_loss(
     return loss + lpips*distance(prepared, y, torch.arange(len(x), device=x.device)).mean()
 
 # %% ../../nbs/relatives/02_repairing.ipynb #training
-def _loss(network, x, randomness, s, distance, pretraining):
-    "The loss of a batch in either part of the training; the noise of the pretraining is the images' own"
-    repairer, eroded = network['repairer'], None if pretraining else erode(x, [erosion_from_name(e) for e in s.erosions], randomness)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=s.dtype == 'bf16'):
-        if not pretraining: y, kl = repairer(eroded), 0.
-        else:
-            mu, log_var = network['posterior'](repairer.encoder(x)).float().chunk(2, 1)
-            z = mu + (log_var/2).exp()*randomness.with_stream(31).normal(0, s.latent)
-            y = repairer.generator(repairer.generator.map(z)[:, None].expand(-1, repairer.generator.layers, -1))
-            kl = .5*(mu**2 + log_var.exp() - 1 - log_var).sum(1).mean()/x[0].numel()
+def _rows(n, step, s, device): return Randomness(s.seed, torch.arange(n), torch.full((n,), step)).to(device)   # of the images of a step
+
+def _repair(network, x, rows, s, distance):
+    "The loss of the repair of a batch"
+    eroded = erode(x, [erosion_from_name(e) for e in s.erosions], rows)
+    with autocast(s, x.device): y = network['repairer'](eroded)
+    return repair_loss(x, y.float(), s.l2, s.lpips, distance)
+
+def _autoencode(network, x, rows, s, distance):
+    "The loss of the pretraining of a batch; its noise is the images' own"
+    generator = network['repairer'].generator
+    with autocast(s, x.device):
+        mu, log_var = network['posterior'](network['repairer'].encoder(x)).float().chunk(2, 1)
+        z = mu + (log_var/2).exp()*rows.with_stream(31).normal(0, s.latent)
+        y = generator(generator.map(z)[:, None].expand(-1, generator.layers, -1))
+    kl = .5*(mu**2 + log_var.exp() - 1 - log_var).sum(1).mean()/x[0].numel()
     return repair_loss(x, y.float(), s.l2, s.lpips, distance) + s.kl*kl
 
-def _train_step(run, images, distance, device):
-    "One update of the weights; returns the loss"
-    s, step = run.s, run.step
-    x = batch_at(images, step, s)[0].to(device)
-    rows = Randomness(s.seed, torch.arange(len(x)), torch.full((len(x),), step)).to(device)
-    loss = _loss(run.network.train(), x, rows, s, distance, run.pretraining)
-    run.optimizer.zero_grad(); loss.backward()
-    if s.network == 'style': run.network['repairer'].generator.requires_grad_(step + 1 < s.pretrain)  # frozen from the next step on
-    nn.utils.clip_grad_norm_([p for p in run.network.parameters() if p.grad is not None], s.clip)
-    run.optimizer.step(); run.scheduler.step(); run.ema.step(run.network.parameters())
-    if run.pretraining:
-        with torch.no_grad():
-            w = run.network['repairer'].generator.map(rows.with_stream(32).normal(0, s.latent)).mean(0)
-            run.network['repairer'].mean_style.lerp_(w, max(.01, 1/(step + 1)))
-    run.step += 1
-    return loss.detach().cpu()
+def _fit(run, loss, until, images, val, distance, save_every, device):
+    "One part of the training: its loss on the images of a step, and on fixed validation images with fixed erosions"
+    s, n = run.s, min(256, len(val))
+    def loss_of(network, step):
+        x = batch_at(images, step, s)[0].to(device)
+        return loss(network, x, _rows(len(x), step, s, device), s, distance)
+    @torch.no_grad()
+    def validate(network):
+        rows = Randomness(0, torch.arange(n), torch.zeros(n, dtype=torch.long)).to(device)
+        return loss(network, to_model(val[np.arange(n)], s.size, s.channels).to(device), rows, s, distance).item()
+    return fit(run, loss_of, validate, save_every, until, s.clip, device)
 
-def _note_losses(run, val, distance, bar):
-    "Note the mean loss since the last time and the loss of fixed validation images with fixed erosions, and save"
-    loss, run.recent = torch.stack(run.recent).mean().item(), []
-    if not np.isfinite(loss): raise FloatingPointError(f"the loss is {loss} at step {run.step}; the last good state is {run.file}. Lower lr or clip, and start again")
-    network, s, n = run.averaged(), run.s, min(256, len(val))
-    device, rows = next(network.parameters()).device, Randomness(0, torch.arange(n), torch.zeros(n, dtype=torch.long))
-    was = s.network == 'style' and run.step <= s.pretrain
-    with torch.no_grad(): loss_val = _loss(network, to_model(val[np.arange(n)], s.size, s.channels).to(device), rows.to(device), s, distance, was).item()
-    run.losses.append((run.step, loss, loss_val))
-    run.save()
-    bar.set_postfix(loss=f'{loss:.4f}', val=f'{loss_val:.4f}')
+def _pretrain(run, images, *rest):
+    "The pretraining, with the running mean of the styles, after which the generator is frozen"
+    s, repairer = run.s, run.network['repairer']
+    @torch.no_grad()
+    def note_mean(*_):
+        rows = _rows(min(s.batch, len(images)), run.step, s, repairer.mean_style.device)
+        w = repairer.generator.map(rows.with_stream(32).normal(0, s.latent)).mean(0)
+        repairer.mean_style.lerp_(w, max(.01, 1/(run.step + 1)))
+    hook = run.optimizer.register_step_post_hook(note_mean)
+    _fit(run, _autoencode, s.pretrain, images, *rest)
+    hook.remove()
+    repairer.generator.requires_grad_(False)
 
 def train_repairer(
     images: Images, # training images
@@ -392,19 +370,16 @@ def train_repairer(
     folder: str|Path, # where the state is kept: runs/<name>
     save_every: int=250, # steps between two saved states, each with a validation loss
     device: str='cpu' # 'cpu' or 'cuda'
-) -> RepairRun: # the finished run; `run.averaged()['repairer']` is the repairer, `run.losses` rows of (step, loss, validation loss)
-    "Train a repairer, or go on with the run in `folder`; raises `KeyboardInterrupt` after saving if it was asked to stop"
+) -> Run: # the finished run; `run.averaged()['repairer']` is the repairer, `run.losses` rows of (step, loss, validation loss)
+    "Train a repairer, or go on with the run in `folder`; raises as `Run` and `fit`"
     distance = distances_from_names(['lpips'])[0] if s.lpips else None
-    run = RepairRun(folder, s)
-    run.load()
-    run.network.to(device); run.ema.to(device)
-    if s.network == 'style': run.network['repairer'].generator.requires_grad_(run.pretraining)
-    with stop_signals() as asked, tqdm(total=s.steps, initial=run.step, desc=f'train {Path(folder).name}') as bar:
-        while run.step < s.steps and not asked:
-            run.recent.append(_train_step(run, images, distance, device)); bar.update()
-            if run.step % save_every == 0 or run.step in (s.steps, s.pretrain): _note_losses(run, val, distance, bar)
-        if asked: run.save()
-    return run
+    set_seed(s.seed)
+    network = nn.ModuleDict({'repairer': make_repairer(s)})
+    if s.network == 'style': network['posterior'] = nn.Sequential(nn.Flatten(), nn.Linear(16*s.width[0], 2*s.latent))
+    run = Run(folder, s, network, torch.optim.Adam(network.parameters(), lr=s.lr), s.ema, lambda step: repair_rate(step, s))
+    rest = images, val, distance, save_every, device
+    if s.network == 'style': _pretrain(run, *rest)
+    return _fit(run, _repair, s.steps, *rest)
 
 # %% ../../nbs/relatives/02_repairing.ipynb #show-repairs
 def show_repairs(
@@ -431,7 +406,7 @@ A repairing network of the data set `{data}` for out-of-distribution detection b
 | erosions | {erosions}, drawn uniformly |
 | training | {steps} steps of {batch} images, Adam, highest learning rate {lr}, cosine; average of the weights with decay {ema}; {dtype}; seed {seed} |
 | loss ({l2:g} L2 + {lpips:g} LPIPS) | {loss:.4f} on the training images, {val_loss:.4f} on held-out validation images |
-| released as | half precision, {bytes} bytes |
+| released as | half precision |
 | licence | Apache-2.0 for the weights; data: {licence} |
 
 ![loss curve](loss.png)
@@ -442,7 +417,7 @@ _about_network = {'plain': 'plain convolutional encoder-decoder with a bottlenec
     'style': 'encoder into the styles (length {latent}) of a StyleGAN2-like generator, which was pretrained for {pretrain} steps as the decoder of a variational autoencoder, not against an adversary, and then frozen; the {fine} finest styles are the mean style'}
 
 def release_repairer(
-    run: RepairRun, # finished
+    run: Run, # finished
     images: Images, # what it was trained on
     val: Images, # validation images, for the picture
     folder: str|Path # checkpoints/<set>-repair; an existing one is replaced
@@ -450,23 +425,19 @@ def release_repairer(
     "Write the checkpoint folder of a finished run: weights, lmd.json, card, loss curve and repaired images"
     s, repairer, folder = run.s, run.averaged()['repairer'].cpu(), Path(folder)
     steps, losses, val_losses = zip(*run.losses)
-    new = folder.with_name(folder.name + '.tmp')
-    shutil.rmtree(new, ignore_errors=True); new.mkdir(parents=True)
-    save_file({k: v.half() for k, v in repairer.state_dict().items()}, new/'repairer.safetensors')
     about = dict(kind='repairer', data=images.name, data_md5=images.md5, size=s.size, channels=s.channels, training=asdict(s), loss=losses[-1], val_loss=val_losses[-1])
-    (new/'lmd.json').write_text(json.dumps(about, indent=1) + '\n')
-    card = {**asdict(s), **about, 'erosions': ', '.join(s.erosions), 'about_network': _about_network[s.network].format(**asdict(s)), 'kind': 'gray' if s.channels == 1 else 'colour'}
-    (new/'README.md').write_text(_card.format(name=folder.name, n=len(images), md5=images.md5, parameters=sum(p.numel() for p in repairer.parameters())/1e6,
-        bytes=(new/'repairer.safetensors').stat().st_size, licence=registry[images.name].licence if images.name in registry else 'your own', **card))
-    set_style()
-    ax = plot_loss(steps, {'training images': losses, 'validation images': val_losses})
-    ax.set_ylabel('loss')
-    save_figure(ax.figure, new/'loss')
-    x = to_model(val[np.arange(8)], s.size, s.channels)
-    save_figure(show_repairs(x, Repairing(repairer, [erosion_from_name(e) for e in s.erosions], []).repair(x)), new/'repairs')
-    for p in new.glob('*.svg'): p.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(new, folder)
+    words = {**asdict(s), **about, 'erosions': ', '.join(s.erosions), 'about_network': _about_network[s.network].format(**asdict(s)), 'kind': 'gray' if s.channels == 1 else 'colour'}
+    card = _card.format(name=folder.name, n=len(images), md5=images.md5, parameters=sum(p.numel() for p in repairer.parameters())/1e6,
+        licence=registry[images.name].licence if images.name in registry else 'your own', **words)
+    with new_checkpoint(folder, card, **about) as new:
+        save_file({k: v.half() for k, v in repairer.state_dict().items()}, new/'repairer.safetensors')
+        set_style()
+        ax = plot_loss(steps, {'training images': losses, 'validation images': val_losses})
+        ax.set_ylabel('loss')
+        save_figure(ax.figure, new/'loss')
+        x = to_model(val[np.arange(8)], s.size, s.channels)
+        save_figure(show_repairs(x, Repairing(repairer, [erosion_from_name(e) for e in s.erosions], []).repair(x)), new/'repairs')
+        for p in new.glob('*.svg'): p.unlink()
 
 def load_repairer(
     folder: str|Path, # of `release_repairer`
