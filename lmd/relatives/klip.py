@@ -345,7 +345,7 @@ class KLIP:
     def maps(self,
              images: torch.Tensor, # (N, C, S, S) in [-1, 1]
              index: torch.Tensor|None=None # (N,) their indices in the full set
-            ) -> np.ndarray: # (N, S, S) float32, nats of each pixel, blurred by S/32 pixels
+            ) -> np.ndarray: # (N, S, S) float32, nats of each pixel, blurred by S/16 pixels
         "Where the divergence is, blurred as LMD's maps are (see `lmd.maps.anomaly_map`)"
         return smoothed(self.divergence(images, index).numpy())
 
