@@ -157,6 +157,7 @@ class Run:
 
     def _load(self):
         state = torch.load(self.file, map_location='cpu', weights_only=True)
+        if missing := {*self.parts, *self.numbers, 'settings'} - set(state): raise ValueError(f"{self.file} is not a run of this version of lmd: it lacks {', '.join(sorted(missing))}; delete it or choose another run folder")
         if differ := [k for k in {**asdict(self.s), **state['settings']} if state['settings'].get(k) != asdict(self.s).get(k)]:
             raise ValueError(f"{self.file} was trained with other settings ({', '.join(differ)} differ); delete it or choose another run folder")
         for k in self.parts: getattr(self, k).load_state_dict(state[k])
