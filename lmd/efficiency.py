@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from .aggregation import aggregate
-from .combination import ZScores, measurements, split_validation
+from .combination import ZScores, absolute_and_relative, measurements, split_validation
 from .data import Images, image_indices, random_indices
 from .detector import LMD
 from .evaluation import auc_interval, bootstrap_difference, roc_auc
@@ -269,7 +269,7 @@ def run_frontier(
     settings: dict, # name -> `Setting`, see `frontier_settings`; its n says how many images of each set
     out: 'str | Path', # csv to add to
     fit: 'Images | None' = None, # in-domain validation images to fit combinations on; None = no combinations
-    combinations: 'dict | None' = None, # name -> `Combination`; None = {'combined': `ZScores` of all distances of reconstructions}
+    combinations: 'dict | None' = None, # name -> `Combination`; None = {'combined': `ZScores` of all distances, absolute and relative}
     reference: 'tuple | None' = None, # (setting, score) that all are compared with; None = no differences
     work: 'str | Path' = '.shards/frontier', # folder of the distances of all attempts
     device: str = 'cpu', # 'cpu' or 'cuda'
@@ -277,7 +277,7 @@ def run_frontier(
 ) -> pd.DataFrame: # the rows of these sets, settings and scores
     "Add to the table what it lacks of a model's frontier; raises ValueError on a reference that is no setting and score, or combinations without images to fit on."
     if fit is None and combinations: raise ValueError('combinations are fitted: name in-domain validation images with fit')
-    if combinations is None: combinations = {} if fit is None else {'combined': ZScores([d for d in next(iter(settings.values())).distances if not d.endswith('_fill')])}
+    if combinations is None: combinations = {} if fit is None else {'combined': ZScores(sum(absolute_and_relative(list(next(iter(settings.values())).distances)), []))}
     task = _Frontier(Path(model), (fit, inside, *outside), settings, combinations, reference, Path(work), device, batch)
     identities, runs, compared = task.identities(), frontier_runs(settings), None
     known = set(read_frontier(out)['fingerprint']) if Path(out).exists() else set()
