@@ -341,15 +341,16 @@ def verdict(
 def finding(
     claim: str, # in words
     on: str, # what it is tested on, such as 'mnist vs kmnist7k'
-    estimate: 'dict[str, float] | None', # difference, low, high as of `compare`; None where there are no scores
+    estimate: 'dict[str, float] | None', # its value, under the name `of`, and low, high; None where there are no scores
     least: float = -np.inf, # the claim: the difference is at least this
-    most: float = np.inf, # the claim: the difference is at most this
-) -> dict: # finding, on, claim, difference, low, high, verdict: one line of a table of findings
+    most: float = np.inf, # the claim: it is at most this
+    of: str = 'difference', # what is claimed to lie between the bounds
+) -> dict: # finding, on, claim, estimate, low, high, verdict: one line of a table of findings
     "Put a claim to the test; raises ValueError as `verdict`."
-    numbers = {k: (estimate or {}).get(k, np.nan) for k in ('difference', 'low', 'high')}
+    numbers = {k: (estimate or {}).get(of if k == 'estimate' else k, np.nan) for k in ('estimate', 'low', 'high')}
     judged = verdict(numbers['low'], numbers['high'], least, most)
     bounds = [f'{sign} {bound:g}' for sign, bound in (('>=', least), ('<=', most)) if np.isfinite(bound)]
-    return {'finding': claim, 'on': on, 'claim': f"difference {' and '.join(bounds)}", **numbers, 'verdict': judged}
+    return {'finding': claim, 'on': on, 'claim': f"{of} {' and '.join(bounds)}", **numbers, 'verdict': judged}
 
 def variant_findings(
     table: pd.DataFrame, # of `compare_variants`
@@ -379,10 +380,11 @@ def findings_text(
     findings: pd.DataFrame, # lines of `finding`
 ) -> str: # Markdown, one item a claim
     "What was found, in sentences."
-    def told(line): return line['on'] if np.isnan(line['low']) else f"{line['on']} ({line['difference']:+.3f}, 95 % {line['low']:+.3f} to {line['high']:+.3f})"
+    def told(line, sign):
+        return line['on'] if np.isnan(line['low']) else f"{line['on']} ({line['estimate']:{sign}.3f}, 95 % {line['low']:{sign}.3f} to {line['high']:{sign}.3f})"
     items = []
     for (claim, bound), lines in findings.groupby(['finding', 'claim'], sort=False):
-        parts = [f"**{judged}** on {', '.join(told(l) for _, l in group.iterrows())}" for judged, group in lines.groupby('verdict', sort=False)]
+        parts = [f"**{judged}** on {', '.join(told(l, '+' if bound.startswith('difference') else '') for _, l in group.iterrows())}" for judged, group in lines.groupby('verdict', sort=False)]
         items.append(f"- *{claim}* ({bound.replace('>=', '≥').replace('<=', '≤')}) {'; '.join(parts)}.")
     return '\n'.join(items)
 
