@@ -128,7 +128,8 @@ def fill_from_known(
     x: torch.Tensor, # (N, C, S, S) images
     mask: torch.Tensor # (N, 1, S, S), 1 = known
 ) -> torch.Tensor: # (N, C, S, S): known pixels as they are, unknown ones a blur of their known neighbours
-    "A guess at the unknown pixels: the Gaussian-weighted mean of the known ones (standard deviation S/16)"
+    "A guess at the unknown pixels: the Gaussian-weighted mean of the known ones (standard deviation S/16); raises `ValueError` on a lift that is no mask of pixels"
+    if mask.shape[-2:] != x.shape[-2:]: raise ValueError(f"a fill takes known pixels, but this lift gives {' x '.join(map(str, mask.shape[-2:]))} numbers for images of {' x '.join(map(str, x.shape[-2:]))}: leave out the distances that end in _fill")
     S, C = x.shape[-1], x.shape[1]
     d = torch.arange(1 - S, S, device=x.device)/(S/16)
     k = torch.exp(-d**2/2).view(1, 1, -1, 1)
