@@ -163,7 +163,7 @@ def score_frame(
     images: Images, # the full set
     index: np.ndarray # which of them, indices in the full set
 ) -> pd.DataFrame: # columns image (int32), attempt (int16) and one float32 per distance; sorted
-    "The distances of some images, one row per image and attempt, rounded to 12 significant bits"
+    "The distances of some images, one row per image and attempt, rounded to 10 significant bits"
     x = to_model(images[index], detector.size, detector.channels)
     d, r = detector.measure(x, torch.from_numpy(index)), detector.attempts
     for name, v in d.items():

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 # %% ../nbs/09b_tables.ipynb #round
 def round_bits(
     x: np.ndarray, # float32
-    bits: int=12 # significant bits that are kept
+    bits: int=10 # significant bits that are kept
 ) -> np.ndarray: # float32
     "Round to so many significant bits, a relative change of at most 2**-bits"
     mantissa, exponent = np.frexp(x)
