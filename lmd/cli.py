@@ -416,7 +416,7 @@ def frontier_command(source, model, setting, sets, out, n, most, params, root, d
     from lmd.scoring import load_params
     s = load_params('settings', setting, params)
     tried = frontier_settings(most, mask=s.mask, distances=s.distances, dtype=s.dtype, seed=s.seed, n=n)
-    fit, inside, outside = validation_sets(source, list(synthetic_outliers), n, root, s.seed)
+    fit, inside, outside = validation_sets(source, [] if sets else list(synthetic_outliers), n, root, s.seed)
     if sets: inside, *outside = (load_split(name, 'test', root=root) for name in (source, *sets))
     reference = (setting_name(s), s.distances[0]) if setting_name(s) in tried else None
     table = run_frontier(model, inside, outside, tried, out, fit, reference=reference, device=device, batch=batch)

@@ -35,10 +35,10 @@ from ..diffusion import Denoiser, Discrete, Schedule, new_checkpoint, schedule_f
 from ..distance import load_weights
 from ..inpainting import DDIM, Denoise
 from ..random import Randomness
-from .posthoc import (Classifier, ClassifierDetector, ClassifierSettings, batch_indices, classifier_outputs, cross_entropy_of, labelled_batch,
+from .posthoc import (Classifier, ClassifierDetector, ClassifierSettings, classifier_outputs, cross_entropy_of, labelled_batch,
                                    load_classifier, make_optimizer, post_hoc_scores, post_hoc_table, train_classifier)
 from ..scoring import AnySetting, in_domain_images
-from ..training import Run, autocast, draw_times, fit, noise_loss, step_seed
+from ..training import Run, autocast, batch_indices, draw_times, fit, noise_loss, step_seed
 
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #boundary
 def neighbour_distance(

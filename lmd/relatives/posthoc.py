@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['classifiers', 'sorted_probabilities', 'msp', 'energy', 'gen', 'react', 'ViM', 'PostHoc', 'Classifier',
-           'ClassifierSettings', 'make_optimizer', 'batch_indices', 'labelled_batch', 'classifier_outputs', 'accuracy',
+           'ClassifierSettings', 'make_optimizer', 'labelled_batch', 'classifier_outputs', 'accuracy',
            'cross_entropy_of', 'train_classifier', 'release_classifier', 'load_classifier', 'post_hoc_scores',
            'post_hoc_table', 'ClassifierDetector']
 
@@ -29,7 +29,7 @@ from ..data import Images, check_model_input, image_indices, random_indices, reg
 from ..diffusion import new_checkpoint
 from ..distance import load_weights
 from ..evaluation import evaluate
-from ..training import Run, autocast, fit
+from ..training import Run, autocast, batch_indices, fit
 
 # %% ../../nbs/relatives/03_posthoc.ipynb #logit-scores
 def sorted_probabilities(
@@ -219,15 +219,6 @@ def make_optimizer(
     return torch.optim.SGD(trained, s.lr, .9, weight_decay=s.decay, nesterov=True) if s.optimizer == 'sgd' else torch.optim.AdamW(trained, s.lr, weight_decay=s.decay)
 
 # %% ../../nbs/relatives/03_posthoc.ipynb #labelled-batch
-def batch_indices(
-    total: int, # number of training images
-    step: int, # number of the step, from 0
-    s # settings with `seed` and `batch`
-) -> np.ndarray: # (B,) ascending
-    "Which images a step sees, the same whatever came before: a fresh permutation each epoch"
-    epoch, k = divmod(step, max(total//s.batch, 1))
-    return np.sort(np.random.default_rng((s.seed, epoch)).permutation(total)[k*s.batch:(k + 1)*s.batch])
-
 def labelled_batch(
     images: Images, # training images with labels
     step: int, # number of the step, from 0
