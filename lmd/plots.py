@@ -225,12 +225,13 @@ def save_picture(
 def save_figure(
     fig: Figure, # the figure
     path: 'str | os.PathLike', # where to write, without a suffix
+    vector: bool = True, # as SVG, too; a figure made of images gains nothing from it
 ) -> None:
     "Write `path`.png (200 dots an inch) and `path`.svg, the same bytes at every run, each replaced as a whole."
     salt = {'svg.hashsalt': 'lmd'}
     def svg(p):
         with plt.rc_context(salt): fig.savefig(p, format='svg', bbox_inches='tight', metadata={'Date': None, 'Creator': None})
-    replace_files({f'{path}.png': lambda p: save_picture(fig, p), f'{path}.svg': svg})
+    replace_files({f'{path}.png': lambda p: save_picture(fig, p), **({f'{path}.svg': svg} if vector else {})})
 
 # %% ../nbs/01_plots.ipynb #save-table
 def save_table(

@@ -20,11 +20,12 @@ from packaging.requirements import Requirement
 from safetensors.torch import load_file
 
 from conftest import ROOT
+from lmd.baselines.regret import load_vae, posterior
 from lmd.cli import main
 from lmd.data import fetch, load, registry
 from lmd.diffusion import checkpoint_fingerprint, load_denoiser
-from lmd.scoring import load_params, make_setting, read_metadata
-from lmd.training import TrainSettings, from_entry
+from lmd.scoring import load_params, make_setting, read_metadata, trainings
+from lmd.training import from_entry
 
 CHAPTERS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 CHECKPOINTS = sorted(p for p in (ROOT / "checkpoints").glob("*") if p.is_dir())
@@ -58,7 +59,7 @@ def check_lmd(args):
     while isinstance(command, click.Group): command = command.commands[args.pop(0)]
     params = command.make_context(command.name, args).params      # wrong options fail here
     assert params["source"] in registry
-    section, default = ("train", params["source"]) if command.name == "train" else ("settings", None)
+    section, default = (command.name, params["source"]) if command.name in trainings else ("settings", None)
     assert (params.get("config") or params.get("setting") or default) in PARAMS[section]
 
 
@@ -76,7 +77,7 @@ def test_stage_command_exists(command):
 
 
 def test_params():
-    for section in ("settings", "train"):
+    for section in ("settings", *trainings):
         for name in PARAMS[section]: load_params(section, name, ROOT / "params.yaml")
 
 
@@ -88,13 +89,21 @@ def test_sizes():
     assert sum(sizes.values()) <= 45e6
 
 
+# kind in lmd.json: section of params.yaml, what the folder's name has after the entry's, what opens it, what makes images like the given ones of them
+KINDS = {"denoiser": ("train", "", load_denoiser, lambda denoiser, x: denoiser(x, .5)),
+         "vae": ("train-vae", "-vae", load_vae, lambda vae, x: [vae.mean_image(posterior(vae.encoder(x))[0])])}
+
+
 @pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda p: p.name)
 def test_checkpoint(folder, tmp_path):
-    about, card, denoiser = json.loads((folder / "lmd.json").read_text()), (folder / "README.md").read_text(), load_denoiser(folder)
-    x = torch.zeros(2, denoiser.channels, denoiser.size, denoiser.size)
-    assert all(v.isfinite().all() and v.shape == x.shape for v in denoiser(x, .5))
-    assert all(v.dtype == torch.float16 for v in load_file(next(folder.glob("unet/*.safetensors"))).values())
-    assert from_entry(TrainSettings, about["training"]) == load_params("train", folder.name, ROOT / "params.yaml")
+    about, card = json.loads((folder / "lmd.json").read_text()), (folder / "README.md").read_text()
+    section, suffix, opened, images_of = KINDS[about.get("kind", "denoiser")]
+    model, entry = opened(folder), load_params(section, folder.name.removesuffix(suffix), ROOT / "params.yaml")
+    x = torch.zeros(2, model.channels, model.size, model.size)
+    assert all(v.isfinite().all() and v.shape == x.shape for v in images_of(model, x))
+    weights = load_file(next(folder.rglob("*.safetensors")))
+    assert all(v.dtype == torch.float16 for v in weights.values() if v.is_floating_point())
+    assert from_entry(type(entry), about["training"]) == entry
     assert about["data_md5"] in card and about["data"] in card
     assert {m for m in re.findall(r"]\(([^)]+)\)", card) if not (folder / m).exists()} == set()
     if not registry[about["data"]].files:      # a set that is made here

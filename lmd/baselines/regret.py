@@ -211,10 +211,9 @@ def release_vae(
         set_style()
         ax = plot_loss(steps, {'training images': losses, 'validation images': val_losses})
         ax.set_ylabel('negative ELBO (bits per dimension)')
-        save_figure(ax.figure, new/'loss')
+        save_figure(ax.figure, new/'loss', vector=False)
         codes = torch.randn(32, s.latent, generator=torch.Generator().manual_seed(0))
-        save_figure(show_images(vae.mean_image(codes)), new/'samples')
-        for p in new.glob('*.svg'): p.unlink()
+        save_figure(show_images(vae.mean_image(codes)), new/'samples', vector=False)
 
 # %% ../../nbs/baselines/03_regret.ipynb #load-vae
 def load_vae(

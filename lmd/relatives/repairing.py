@@ -434,10 +434,9 @@ def release_repairer(
         set_style()
         ax = plot_loss(steps, {'training images': losses, 'validation images': val_losses})
         ax.set_ylabel('loss')
-        save_figure(ax.figure, new/'loss')
+        save_figure(ax.figure, new/'loss', vector=False)
         x = to_model(val[np.arange(8)], s.size, s.channels)
-        save_figure(show_repairs(x, Repairing(repairer, [erosion_from_name(e) for e in s.erosions], []).repair(x)), new/'repairs')
-        for p in new.glob('*.svg'): p.unlink()
+        save_figure(show_repairs(x, Repairing(repairer, [erosion_from_name(e) for e in s.erosions], []).repair(x)), new/'repairs', vector=False)
 
 def load_repairer(
     folder: str|Path, # of `release_repairer`
