@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Commands', 'main', 'data', 'data_list', 'data_fetch', 'weights', 'sample', 'release', 'train_command',
            'train_vae_command', 'train_repairer_command', 'score_command', 'eval_command', 'reconstruct_command',
-           'calibrate_command', 'detect_command', 'localise_command', 'frontier_command', 'verify_command']
+           'calibrate_command', 'detect_command', 'localise_command', 'sensitivity_command', 'compare_maps_command',
+           'frontier_command', 'verify_command']
 
 # %% ../nbs/21_cli.ipynb #imports
 import sys
@@ -395,6 +396,67 @@ def localise_command(source, model, setting, out, n, split, params, root, device
     table, examples = localise(detector, x, np.arange(len(x)), seed=s.seed)
     table.insert(0, 'model', Path(model).name)
     few = {f'{kind} {what}': v[:4] for kind, (made, where, maps) in examples.items() for what, v in (('image', to_uint8(torch.from_numpy(made))), ('where', where), ('map', maps.astype(np.float16)))}
+    replace_files({out: lambda p: table.to_csv(p, index=False, float_format='%.6g')})
+    _replace_npz(Path(out).with_suffix('.npz'), **few)
+    click.echo(table.to_string(index=False, float_format='%.3f'))
+
+# %% ../nbs/21_cli.ipynb #sensitivity-command
+@main.command('sensitivity')
+@click.argument('source')
+@_shared('model', 'setting')
+@click.option('--outside', 'sets', multiple=True, required=True, help='Out-of-domain set; may be given several times.')
+@click.option('--out', required=True, help='The csv file to write.')
+@click.option('-n', default=200, type=click.IntRange(2), help='How many images of each set: seeded random ones.')
+@click.option('--band', 'bands', multiple=True, type=float, default=(.02, .04, .15, .5, 1.5, 3.), show_default=True, help='sigma/alpha where windows may begin and end; give all of them.')
+@click.option('--block', 'blocks', multiple=True, type=int, default=(1, 2, 4, 8, 32), show_default=True, help='Sides of blocks in pixels; give all of them.')
+@click.option('--chains', multiple=True, type=int, default=(1, 2, 4, 8), show_default=True, help='Numbers of chains; give all of them.')
+@_shared('params', 'root', 'device', 'batch')
+def sensitivity_command(source, model, setting, sets, out, n, bands, blocks, chains, params, root, device, batch):
+    "Write KLIP's ROC-AUC for every window, block and number of chains: SOURCE, the model's own set, against others, and against its own images with pasted defects, by pixel."
+    import numpy as np
+    import pandas as pd
+    import torch
+    from lmd.data import load, random_indices, to_model
+    from lmd.plots import replace_files
+    from lmd.relatives.klip import KLIP, localisation_sensitivity, sensitivity
+    from lmd.scoring import load_params
+    detector = load_params('settings', setting, params).detector(model, device, batch)
+    if not isinstance(detector, KLIP): raise ValueError(f'setting {setting} is not one of the method klip')
+    def of(name):
+        images = load(name, root=root)
+        index = random_indices(len(images), min(n, len(images)))
+        return to_model(images[index], detector.size, detector.channels), torch.from_numpy(index)
+    tried, inside = (sorted(set(bands)), sorted(set(blocks)), sorted(set(chains))), of(source)
+    images = sensitivity(detector, inside, {name: of(name) for name in sets}, *tried)
+    pixels = localisation_sensitivity(detector, inside[0].numpy(), np.arange(len(inside[0])), *tried).rename(columns={'pixel ROC-AUC': 'ROC-AUC', 'defect': 'outside'})
+    table = pd.concat([images.assign(what='image'), pixels.assign(what='pixel')], ignore_index=True).assign(model=Path(model).name, n=len(inside[0]))
+    replace_files({out: lambda p: table.to_csv(p, index=False, float_format='%.6g')})
+    click.echo(table.groupby(['what', 'outside'])['ROC-AUC'].agg(['min', 'median', 'max']).to_string(float_format='%.3f'))
+
+# %% ../nbs/21_cli.ipynb #compare-maps-command
+@main.command('compare-maps')
+@click.argument('source')
+@_shared('model', 'setting')
+@click.option('--lmd-setting', required=True, help="The entry that makes LMD's maps.")
+@click.option('--out', required=True, help='The csv file to write.')
+@click.option('-n', default=200, type=click.IntRange(2), help='How many images: seeded random ones.')
+@_shared('params', 'root', 'device', 'batch')
+def compare_maps_command(source, model, setting, lmd_setting, out, n, params, root, device, batch):
+    "Paste defects into in-domain images of SOURCE and write how well KLIP's and LMD's maps find them, and the maps of two images of each kind to an npz file beside."
+    import numpy as np
+    import torch
+    from lmd.data import load, random_indices, to_model, to_uint8
+    from lmd.plots import replace_files
+    from lmd.relatives.klip import KLIP, compare_maps
+    from lmd.scoring import load_params
+    klip, lmd = (load_params('settings', name, params).detector(model, device, batch) for name in (setting, lmd_setting))
+    if not isinstance(klip, KLIP): raise ValueError(f'setting {setting} is not one of the method klip')
+    images = load(source, root=root)
+    x = to_model(images[random_indices(len(images), min(n, len(images)))], klip.size, klip.channels).numpy()
+    table, examples = compare_maps(klip, lmd, x, np.arange(len(x)))
+    table = table.assign(model=Path(model).name, **{'NFE of KLIP': klip.nfe, 'NFE of LMD': lmd.nfe})
+    few = {f'{kind} {what}': v[:2] for kind, (made, where, *maps) in examples.items()
+           for what, v in (('image', to_uint8(torch.from_numpy(made))), ('where', where), ('KLIP', maps[0].astype(np.float16)), ('LMD', maps[1].astype(np.float16)))}
     replace_files({out: lambda p: table.to_csv(p, index=False, float_format='%.6g')})
     _replace_npz(Path(out).with_suffix('.npz'), **few)
     click.echo(table.to_string(index=False, float_format='%.3f'))
