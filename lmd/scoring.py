@@ -83,7 +83,9 @@ methods = {  # name of a method -> where the class of its settings is
     'diffpath': 'lmd.baselines.diffpath:DiffPathSetting', 'msma': 'lmd.baselines.msma:MSMASetting',
     'klip': 'lmd.relatives.klip:KLIPSetting', 'repairing': 'lmd.relatives.repairing:RepairingSetting', 'super-resolution': 'lmd.relatives.repairing:SuperResolutionSetting',
     'outlier-aware': 'lmd.relatives.outlier_aware:OutlierAwareSetting'}
-trainings = {'train': 'lmd.training:TrainSettings', 'train-vae': 'lmd.baselines.regret:VAESettings', 'train-repairer': 'lmd.relatives.repairing:RepairSettings'}  # section of params.yaml -> the class of its entries
+trainings = {'train': 'lmd.training:TrainSettings', 'train-vae': 'lmd.baselines.regret:VAESettings', 'train-repairer': 'lmd.relatives.repairing:RepairSettings',
+    'train-classifier': 'lmd.relatives.posthoc:ClassifierSettings', 'train-latent': 'lmd.relatives.outlier_aware:LatentSettings', 'outliers': 'lmd.relatives.outlier_aware:OutlierSettings',
+    'train-student': 'lmd.relatives.outlier_aware:StudentSettings'}  # section of params.yaml -> the class of its entries
 
 def _class_at(place): # 'module:name'
     module, name = place.split(':')
