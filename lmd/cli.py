@@ -162,16 +162,17 @@ def train_command(source, out, config, run_folder, params, root, device):
 @main.command('train-vae')
 @click.argument('source')
 @click.option('--out', required=True, help='Checkpoint folder to write: checkpoints/NAME-vae.')
+@click.option('--config', help='Entry under `train-vae` in the parameter file. [default: SOURCE]')
 @click.option('--run', 'run_folder', help='Where the state of the run is kept. [default: runs/NAME-vae]')
 @_shared('params', 'root', 'device')
-def train_vae_command(source, out, run_folder, params, root, device):
+def train_vae_command(source, out, config, run_folder, params, root, device):
     """Train a variational autoencoder on the images of SOURCE, for the method regret, and release it.
 
     Stop it at any time: the same command goes on where it was."""
     from lmd.baselines.regret import release_vae, train_vae
     from lmd.data import load
     from lmd.scoring import load_params
-    s, (images, val) = load_params('train-vae', source, params), (load(source, split, root=root) for split in ('train', 'val'))
+    s, (images, val) = load_params('train-vae', config or source, params), (load(source, split, root=root) for split in ('train', 'val'))
     run = train_vae(images, val, s, run_folder or f'runs/{Path(out).name}', device=device)
     release_vae(run, images, out)
     click.echo(f'{out}: loss {run.losses[-1][1]:.4f} bits per dimension, on validation images {run.losses[-1][2]:.4f}')
@@ -245,11 +246,14 @@ def _detector_input(source, split, root, skip):
 @click.argument('source')
 @_shared('model')
 @click.option('--setting', help='Name of an entry under `settings` in the parameter file. [default: METHOD]')
-@click.option('--method', help='What the setting must be an entry of, such as lmd or diffpath; alone, it names the setting too.')
-@click.option('--out', required=True, help='The parquet file to write; or a .csv, for a line an image with the median of each distance, and the parquet file beside it.')
+@click.option('--method', help='lmd, likelihood, complexity, regret, features, ddpm-ood, diffpath, msma, klip, repairing, super-resolution or outlier-aware. Alone: the setting of that name, or the method with its defaults; with --setting: what that must be an entry of.')
+@click.option('--out', required=True, help="The parquet file to write; or a .csv, for a line an image with each quantity (of several attempts their median or mean, as the method's score has it), and the parquet file beside it.")
 @_shared('split', 'params', 'root', 'device', 'batch', 'skip')
 def score_command(source, model, setting, method, out, split, params, root, device, batch, skip_unreadable):
     """Score the images of SOURCE (a registered set, or the path of a folder or picture).
+
+    Most methods use the diffusion model of `lmd train`; regret takes a folder of `lmd train-vae`, repairing one of `lmd train-repairer`, outlier-aware one of `lmd outlier-aware`.
+    features, diffpath and msma are fitted on training images of the model's own set, ddpm-ood on validation images: these are read from --root.
 
     Work in progress is kept in .shards/ and resumed."""
     if not (setting or method): raise click.UsageError('name a --setting or a --method')
@@ -266,8 +270,8 @@ def score_command(source, model, setting, method, out, split, params, root, devi
     score_set(images, model, s, table, device, batch, root=root, say=say)
     if PartialState().is_main_process:
         if out.endswith('.csv'):
-            medians, names = pd.read_parquet(table).drop(columns='attempt').groupby('image').median(), _names(images)
-            replace_files({out: lambda p: medians.rename(index=lambda i: names[i]).to_csv(p, float_format='%.6g')})
+            each, names = pd.read_parquet(table).drop(columns='attempt').groupby('image').agg(s.how), _names(images)
+            replace_files({out: lambda p: each.rename(index=lambda i: names[i]).to_csv(p, float_format='%.6g')})
         click.echo(f"{out}: {len(s.indices(images))} images in {read_metadata(table)['seconds']:.0f} seconds")
     if images.skipped: sys.exit(3)
 
@@ -283,14 +287,15 @@ def _scores(path, column, how):
 @click.argument('in_domain', type=click.Path(exists=True))
 @click.argument('out_of_domain', nargs=-1, required=True, type=click.Path(exists=True))
 @click.option('--column', help='Distance to use. [default: the first]')
-@click.option('--how', default='median', help='How attempts are aggregated: median, mean, min, max or trimmed.')
+@click.option('--how', help="How attempts are aggregated: median, mean, min, max or trimmed. [default: the method's way]")
 def eval_command(in_domain, out_of_domain, column, how):
     "ROC-AUC, AUPR and FPR95 of score files: IN_DOMAIN against each of OUT_OF_DOMAIN."
     import pandas as pd
     from lmd.evaluation import evaluate
+    from lmd.scoring import make_setting
     from lmd.tables import read_metadata
     frame, about = pd.read_parquet(in_domain), read_metadata(in_domain)
-    column = column or frame.columns[2]
+    column, how = column or frame.columns[2], how or make_setting(dict(about['setting'], method=about['method'])).how
     rows = []
     for path in out_of_domain:
         meta = read_metadata(path)

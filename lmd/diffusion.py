@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 # %% ../nbs/03_diffusion.ipynb #schedule
 class Schedule:
     "A noise schedule: what is left of the image, `alpha(t)`, and how much noise lies on it, `sigma(t)`"
+    first_time = 1e-5  # the smallest time that a network is trained at
     def log_alpha(self, t): raise NotImplementedError
     def sigma(self, t): raise NotImplementedError
 
@@ -94,6 +95,7 @@ class Discrete(Schedule):
         if table.ndim != 1 or not ((table > 0) & (table < 1)).all() or not (table.diff() < 0).all():
             raise ValueError("alphas_cumprod must decrease within (0, 1); a table that reaches 0 (rescale_betas_zero_snr) has no finite log alpha")
         self.table = torch.cat([torch.zeros(1, dtype=torch.float64), table.log()/2])
+        self.first_time = 1/len(table)
     def log_alpha(self, t):
         n = len(self.table) - 1
         i = (t.detach()*n).long().clamp(0, n - 1)

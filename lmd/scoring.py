@@ -34,6 +34,7 @@ from .training import from_entry
 @dataclass(frozen=True)
 class AnySetting:
     "What the settings of all methods have in common; each adds `detector(model, device, batch, root)` and its own fields"
+    how = 'mean'             # what makes one score of the attempts in a score file, see `lmd.aggregation`; as in the detector's `score`
     seed: int = 0            # of everything random
     n: int | None = None     # most images of a set: seeded random indices; None = all
     dtype: str = 'bf16'      # 'bf16' or 'float32': in what the network runs
@@ -53,7 +54,7 @@ class AnySetting:
 @dataclass(frozen=True)
 class Setting(AnySetting):
     "What decides the scores of LMD; one entry of `settings` in params.yaml"
-    method = 'lmd'
+    method, how = 'lmd', 'median'
     mask: str = 'alternating-checkerboard-8' # see `mask_from_name`; 'none' denoises the whole image from t0 instead
     sampler: str = 'ddim'    # one of `samplers`
     eta: float = 1.          # share of fresh noise, for 'ddim' only
@@ -105,11 +106,12 @@ def load_params(
     name: str, # of an entry in it
     path: str|Path='params.yaml' # the parameter file
 ): # the entry, an object of its class
-    "One entry of params.yaml; raises `ValueError` that says what is wrong with it, `FileNotFoundError` without the file"
+    "One entry of params.yaml, or the defaults of a method whose name no setting has; raises `ValueError` that says what is wrong with it, `FileNotFoundError` without the file"
     if not Path(path).exists(): raise FileNotFoundError(f"no parameter file at {path}; run from the repository's root or name one with --params")
     try: entries = (yaml.safe_load(Path(path).read_text()) or {}).get(section) or {}
     except (yaml.YAMLError, AttributeError) as e: raise ValueError(f"{path} is not valid YAML with named sections: {' '.join(str(e).split())}") from None
     if not isinstance(entries, dict): raise ValueError(f"{path}: {section} must hold named entries, not {entries!r}")
+    if section == 'settings': entries = {m: {'method': m} for m in methods} | entries
     if name not in entries: raise ValueError(f"{path} has no {name!r} under {section}; there are {', '.join(map(str, entries))}")
     try: return make_setting(entries[name]) if section == 'settings' else from_entry(_class_at(trainings[section]), entries[name])
     except ValueError as e: raise ValueError(f"{path}, {section}, {name}: {e}") from None
@@ -148,7 +150,7 @@ def estimate(
     n: int, # number of images
     probe: int=2 # steps of the network that are timed
 ) -> dict: # {'nfe per image', 'nfe', 'seconds'}; seconds are None where no number of evaluations is known beforehand, or none is needed
-    "Network evaluations and seconds that scoring `n` images will take, from timing the network on one batch"
+    "Network evaluations and seconds that scoring `n` images will take, from timing the network on one batch; an evaluation with backward passes counts as the detector's `passes`"
     if not detector.nfe > 0 or not n: return {'nfe per image': detector.nfe, 'nfe': 0, 'seconds': None}
     denoiser, size = detector.denoiser, min(detector.batch, n*detector.attempts)
     x = torch.zeros(size, denoiser.channels, denoiser.size, denoiser.size, device=denoiser.device)
@@ -156,7 +158,7 @@ def estimate(
         denoiser(x, .5)                       # the first call plans memory and kernels
         began = time.perf_counter()
         for _ in range(probe): denoiser(x, .5)[0].sum().item()
-    per_evaluation = (time.perf_counter() - began)/probe/size
+    per_evaluation = getattr(detector, 'passes', 1)*(time.perf_counter() - began)/probe/size
     return {'nfe per image': detector.nfe, 'nfe': n*detector.nfe, 'seconds': n*detector.nfe*per_evaluation}
 
 # %% ../nbs/10_scoring.ipynb #shard-frame
@@ -213,12 +215,15 @@ def about_machine() -> dict: # versions, processor, threads
 def merge_shards(
     paths: list, # shards in their order
     out: str|Path, # the parquet file to write
-    **metadata # anything json can hold; the shards' seconds are added up
+    **metadata # anything json can hold; the shards' seconds are added up, and their network evaluations per image averaged
 ):
     "Write all shards into one file, in one piece, and remove them"
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    metadata['seconds'] = round(sum(read_metadata(p)['seconds'] for p in paths), 3)
+    about = [read_metadata(p) for p in paths]
+    metadata['seconds'] = round(sum(a['seconds'] for a in about), 3)
+    nfe = round(sum(a['nfe']*a['n'] for a in about)/sum(a['n'] for a in about), 1)
+    metadata['nfe'] = int(nfe) if nfe == int(nfe) else nfe
     schema, temporary = pq.read_schema(paths[0]).with_metadata({'lmd': json.dumps(metadata)}), out.with_name(f'{out.name}.{os.getpid()}.tmp')
     with pq.ParquetWriter(temporary, schema, **COMPACT) as writer:
         for p in paths: writer.write_table(pq.read_table(p).cast(schema))
@@ -251,12 +256,13 @@ def score_set(
     with tqdm(total=sum(len(files[p]) for p in mine), desc=f'score {images.name}', unit='image', disable=not state.is_main_process) as bar:
         for path in mine:
             began, parts = time.perf_counter(), []
+            if hasattr(detector, 'evaluations'): detector.evaluations.clear()      # of a method that counts them as it goes
             for part in image_batches(files[path], batch, detector.attempts):
                 parts.append(score_frame(detector, images, part)); bar.update(len(part))
-            write_table(pd.concat(parts, ignore_index=True), path, fingerprint=identity, seconds=time.perf_counter() - began)
+            write_table(pd.concat(parts, ignore_index=True), path, fingerprint=identity, n=len(files[path]), nfe=detector.nfe, seconds=time.perf_counter() - began)
     state.wait_for_everyone()
     if state.is_main_process:
         pictures = {'pictures': [str(p) for p in images.array.paths]} if isinstance(images.array, Pictures) else {}
         merge_shards(list(files), out, method=setting.method, **pictures, source=images.name, split=images.split, n=len(index), model=Path(model).name, setting=asdict(setting),
-                     fingerprint=identity, weights=checkpoint_fingerprint(model), data=images.md5, nfe=detector.nfe, processes=state.num_processes, machine=about_machine())
+                     fingerprint=identity, weights=checkpoint_fingerprint(model), data=images.md5, processes=state.num_processes, machine=about_machine())
     state.wait_for_everyone()

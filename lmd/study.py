@@ -143,7 +143,7 @@ def result_row(
         row |= {name: r['auc'], f'{name} 95 %': f"{r['auc_low']:.3f} to {r['auc_high']:.3f}"}
     first = next(iter(results))
     name = distance_names.get(first, first)
-    return row | {f'{name} AUPR': results[first]['aupr_out'], f'{name} FPR95': results[first]['fpr95'], 'n': pair.n, 'NFE': str(pair.about[0]['nfe'])}
+    return row | {f'{name} AUPR': results[first]['aupr_out'], f'{name} FPR95': results[first]['fpr95'], 'n': pair.n, 'NFE': f"{pair.cost['NFE']:g}"}
 
 # %% ../nbs/12_study.ipynb #add-average
 def add_average(
@@ -215,7 +215,7 @@ def _variants_of_pair(scores, pair, variants, reference): # the cells of each va
         row = {'note': notes[name]}
         if name in values:
             r = evaluate(*values[name])
-            row |= {'ROC-AUC': r['auc'], 'low': r['auc_low'], 'high': r['auc_high'], 'n': read[v.files].n, 'NFE': str(read[v.files].about[0]['nfe'])}
+            row |= {'ROC-AUC': r['auc'], 'low': r['auc_low'], 'high': r['auc_high'], 'n': read[v.files].n, 'NFE': f"{read[v.files].cost['NFE']:g}"}
         if name in values and name != reference and reference in values:
             row |= dict(zip(('difference', 'difference low', 'difference high'), compare(values[reference], values[name]).values()))
         yield name, row
@@ -278,12 +278,13 @@ def evaluate_methods(
     methods: 'dict[str, Variant]', # name of each method: where its score is
     unranked: 'list[str]' = (), # names of those that are left out of the ranks
 ) -> pd.DataFrame: # a line a pair and method: the paper's ROC-AUC; ROC-AUC, low, high (95 % interval), AUPR (out-of-domain positive), FPR95, rank, n, NFE and seconds an image; note
-    "Every method on every pair, on all images it has scored; rank 1 is the highest ROC-AUC of the pair, ties share the mean; raises ValueError as `read_pair`."
+    "Every method on every pair, on all images it has scored; rank 1 is the highest ROC-AUC of the pair, ties share the mean, a method alone has none; raises ValueError as `read_pair`."
     columns = ['in-domain', 'out-of-domain', 'method', 'paper', 'ROC-AUC', 'low', 'high', 'AUPR', 'FPR95', 'rank', 'n', 'NFE', 'seconds', 'note']
     table = pd.DataFrame([{'in-domain': i, 'out-of-domain': o, 'method': name, 'paper': paper_value('table1', i, o, name), **_method_line(scores, (i, o), v)}
                           for i, o in pairs for name, v in methods.items()], columns=columns)
     areas = table['ROC-AUC'].mask(table['method'].isin(list(unranked)))
-    return table.assign(rank=areas.groupby([table['in-domain'], table['out-of-domain']]).rank(ascending=False))
+    by_pair = areas.groupby([table['in-domain'], table['out-of-domain']])
+    return table.assign(rank=by_pair.rank(ascending=False).where(by_pair.transform('count') > 1))
 
 # %% ../nbs/12_study.ipynb #methods-table
 def _cell(ours, paper): return ' '.join(text for v, text in ((ours, f'{ours:.3f}'), (paper, f'({paper:.3f})')) if np.isfinite(v))

@@ -47,7 +47,7 @@ def noise_loss(
 
 # %% ../nbs/04_training.ipynb #from-entry
 _kinds = {int: (int, 'a whole number'), float: (float | int, 'a number'), str: (str, 'a text'), list: (list, 'a list'), tuple: (list | tuple, 'a list'),
-          dict: (dict, 'a mapping'), int | None: (int | None, 'a whole number or null')}
+          dict: (dict, 'a mapping'), int | None: (int | None, 'a whole number or null'), str | None: (str | None, 'a text or null')}
 
 def from_entry(
     cls: type, # a dataclass whose fields have plain types

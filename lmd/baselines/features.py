@@ -24,8 +24,8 @@ def _alexnet(layers): # layers: slice of AlexNet's five
     network = lpips_network(find_alexnet())
     return lambda images: torch.cat([layer.mean((2, 3)) for layer in alexnet_layers(network.to(images.device), images)[layers]], 1)
 
-def _simclrv2():
-    network = SimCLRv2(find_simclrv2()).features
+def _simclrv2(weights=None):
+    network = SimCLRv2(weights or find_simclrv2()).features
     def features(images):
         images = images.expand(-1, 3, -1, -1)/2 + .5
         return torch.cat([network.to(images.device)(F.interpolate(part, size=224, mode='bicubic')) for part in images.split(32)])  # few at a time: they are large
@@ -34,11 +34,13 @@ def _simclrv2():
 feature_networks = {'alexnet': lambda: _alexnet(slice(4, 5)), 'alexnet-all': lambda: _alexnet(slice(0, 5)), 'simclrv2': _simclrv2}
 
 def features_from_name(
-    name: str # one of `feature_networks`
+    name: str, # one of `feature_networks`
+    weights: str|None=None # file of SimCLRv2's weights; None = where `find_simclrv2` finds it
 ) -> Callable: # maps images (N, C, S, S) in [-1, 1] to features (N, D)
-    "A pretrained network; raises ValueError on an unknown name, FileNotFoundError without its weights, which says where they may be put"
+    "A pretrained network; raises ValueError on an unknown name or a file for AlexNet, FileNotFoundError without the weights, which says where they may be put"
     if name not in feature_networks: raise ValueError(f"there are no features {name!r}; there are {', '.join(feature_networks)}")
-    return feature_networks[name]()
+    if weights and name != 'simclrv2': raise ValueError(f"a file of weights can be given for simclrv2 only, not for {name}")
+    return feature_networks[name](*([weights] if weights else []))
 
 # %% ../../nbs/baselines/04_features.ipynb #statistics
 def _unit(features): return features/np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
@@ -111,6 +113,7 @@ class FeaturesSetting(AnySetting):
     features: str = 'alexnet-all' # one of `feature_networks`
     fit: int = 10000              # most training images: seeded random ones of a larger set
     k: int = 50                   # neighbour that counts
+    weights: str | None = None    # file of SimCLRv2's weights, r50_1x_sk1.pth; null = where `lmd.distance.find_simclrv2` finds it
 
     def __post_init__(self):
         super().__post_init__()
@@ -119,5 +122,5 @@ class FeaturesSetting(AnySetting):
 
     def detector(self, model, device='cpu', batch=250, root=None):
         "The detector of the in-domain set that the checkpoint in the folder `model` was trained on, fitted on that set's training images under `root`"
-        network = features_from_name(self.features)
+        network = features_from_name(self.features, self.weights)
         return PretrainedFeatures(network, in_domain_images(model, 'train', self.fit, self.seed, root), self.k, device, batch, self.autocast)

@@ -57,8 +57,7 @@ def log_density(
     x: torch.Tensor, # (N, C, S, S) images, continuous, nominally in [-1, 1]
     probes: torch.Tensor, # (N, K, C, S, S) of +-1: K probes of the trace for each image
     tolerance: float=1e-5, # relative and absolute, of the adaptive solver; unused if `steps` is given
-    steps: int|None=None, # equal steps in the root of the time; None = adaptive
-    t0: float=1e-5 # where the integral begins; models are not trained below it
+    steps: int|None=None # equal steps in the root of the time; None = adaptive
 ) -> tuple: # log p(x) in nats (N, K) by each probe, float64; network evaluations (N,)
     "Log-density by the probability-flow ODE (Song et al. 2021, equation 39); raises `RuntimeError` where the solver gives up"
     schedule, D, K = denoiser.schedule, x[0].numel(), probes.shape[1]
@@ -69,7 +68,8 @@ def log_density(
         c = g2/(2*schedule.sigma(t))
         dx, stretch = torch.from_numpy(y[:, :D])*f[:, None] + eps*c[:, None], D*f[:, None] + traces*c[:, None]
         return (2*u)[:, None]*torch.cat([dx, stretch], 1).numpy()
-    start, length = t0**.5, 1 - t0**.5
+    start = schedule.first_time**.5
+    length = 1 - start
     h = length/steps*(1 + 1e-12) if steps else None   # a hair more, or rounding would add a tiny last step
     options = dict(first_step=h, max_step=h, rtol=1, atol=np.inf) if steps else dict(rtol=tolerance, atol=tolerance)
     y0 = np.concatenate([x.detach().flatten(1).double().cpu().numpy(), np.zeros((len(x), K))], 1)
@@ -125,8 +125,10 @@ class Likelihood:
             if not isinstance(value, int) or value < 1: raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
         if not 1e-12 < tolerance < 1: raise ValueError(f"tolerance must lie between 1e-12 and 1, not {tolerance!r}")
         self.denoiser, self.attempts, self.tolerance, self.steps, self.seed, self.batch = denoiser, probes, tolerance, steps, seed, batch
-        self.evaluations = []                         # of the images measured so far
+        self.evaluations = []                         # of the images measured so far; `score_set` empties it at each shard
 
+    @property
+    def passes(self): return 1 + 2*self.attempts      # cost of an evaluation in forward passes: a backward pass costs about two
     @property
     def size(self): return self.denoiser.size         # of the images, in pixels
     @property

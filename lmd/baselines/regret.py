@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.func import functional_call, vmap
 
+from .likelihood import to_8bit
 from ..data import Images, check_model_input, image_indices, registry, to_model
 from ..diffusion import new_checkpoint
 from ..distance import load_weights
@@ -143,6 +144,11 @@ class VAESettings:
     ema: float = .999    # decay of the moving average of the weights, which is what is released
     seed: int = 0        # weights, order of the images, latent noise, flips
 
+    def __post_init__(self):
+        _levels(self.size)
+        if min(self.channels, self.width, self.latent, self.steps, self.batch) < 1: raise ValueError(f"channels, width, latent, steps and batch must be at least 1, not {self.channels}, {self.width}, {self.latent}, {self.steps} and {self.batch}")
+        if self.latent > self.channels*self.size**2: raise ValueError(f"a latent code of {self.latent} numbers is longer than an image, which has {self.channels*self.size**2}")
+
 # %% ../../nbs/baselines/03_regret.ipynb #training
 def bits(
     nats: torch.Tensor, # log-likelihoods or differences of them
@@ -246,6 +252,7 @@ class LikelihoodRegret:
                  batch: int=16, # images refitted together
                  autocast: torch.dtype|None=None # run the networks in this type, or None for float32
                 ):
+        if min(steps, samples, batch) < 1 or lr <= 0 or decay < 0: raise ValueError(f"steps, samples and batch must be at least 1, lr above 0 and decay at least 0, not {steps}, {samples}, {batch}, {lr} and {decay}")
         self.vae, self.steps, self.lr, self.decay, self.samples, self.seed, self.batch, self.autocast = vae, steps, lr, decay, samples, seed, batch, autocast
 
     @property
@@ -259,6 +266,7 @@ class LikelihoodRegret:
                ) -> dict: # 'regret', 'regret-elbo' and 'vae' -> (N, 1) float32 array, bits per dimension
         "Regret and negative log-likelihood of every image; raises `ValueError` on images the VAE is not made for"
         check_model_input(images, self.size, self.channels)
+        if isinstance(self.vae, VAE): to_8bit(images)     # refuses pixels between the levels that it is a distribution over
         index = image_indices(images, index)
         parts = [self._measure(x, i) for x, i in zip(images.split(self.batch), index.split(self.batch))]
         return {k: np.concatenate([p[k] for p in parts])[:, None] for k in parts[0]}
@@ -294,9 +302,7 @@ class RegretSetting(AnySetting):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ('steps', 'samples'):
-            if getattr(self, name) < 1: raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.lr <= 0 or self.decay < 0: raise ValueError(f"lr must be above 0 and decay at least 0, not {self.lr} and {self.decay}")
+        if min(self.steps, self.samples) < 1 or self.lr <= 0 or self.decay < 0: raise ValueError(f"steps and samples must be at least 1, lr above 0 and decay at least 0, not {self.steps}, {self.samples}, {self.lr} and {self.decay}")
 
     def detector(self, model, device='cpu', batch=250, root=None):
         "The detector that this setting makes of the VAE in the folder `model`; it needs no data from `root`"
