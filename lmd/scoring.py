@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
@@ -212,6 +213,14 @@ def about_machine() -> dict: # versions, processor, threads
     return dict(cpu=cpu, gpu=gpu, threads=torch.get_num_threads(), python=platform.python_version(), **{p: version(p) for p in ('lmd', 'torch', 'diffusers', 'lpips')})
 
 # %% ../nbs/10_scoring.ipynb #merge
+def _together(paths, schema, rows=50_000):
+    "Tables of about that many rows: each row group has its overhead, and a million images must not be in memory at once"
+    held = []
+    for p in paths:
+        held.append(pq.read_table(p).cast(schema))
+        if sum(map(len, held)) >= rows: yield pa.concat_tables(held); held = []
+    if held: yield pa.concat_tables(held)
+
 def merge_shards(
     paths: list, # shards in their order
     out: str|Path, # the parquet file to write
@@ -226,7 +235,7 @@ def merge_shards(
     metadata['nfe'] = int(nfe) if nfe == int(nfe) else nfe
     schema, temporary = pq.read_schema(paths[0]).with_metadata({'lmd': json.dumps(metadata)}), out.with_name(f'{out.name}.{os.getpid()}.tmp')
     with pq.ParquetWriter(temporary, schema, **COMPACT) as writer:
-        for p in paths: writer.write_table(pq.read_table(p).cast(schema))
+        for table in _together(paths, schema): writer.write_table(table)
     os.replace(temporary, out)
     for p in paths: p.unlink()
     if not any(paths[0].parent.iterdir()): paths[0].parent.rmdir()
