@@ -25,7 +25,7 @@ PAIRS = [["mnist", "kmnist7k"], ["kmnist7k", "mnist"], ["fashionmnist", "mnist"]
 VARIANTS = {"alternating-4": .1, "alternating-16": 1, "fixed-8": .5, "center": 0, "random-patch": .4, "denoise": .3}  # setting: how far LPIPS separates the sets
 
 METHODS = {  # setting of a method: what the model's name has after the set's, images, attempts, network evaluations, columns and how far each separates the sets
-    "complexity": ("", 25, 2, 49, dict(nll_bpd=-1, ic_png=2, ic_best=2)), "regret": ("-vae", 20, 1, 0, dict(regret=2)), "features": ("", 30, 1, 0, dict(mahalanobis=.3, knn=.1)),
+    "complexity": ("", 25, 2, 49, dict(nll_bpd=-1, ic_png=2, ic_best=2, png_bpd=-2)), "regret": ("-vae", 20, 1, 0, dict(regret=2)), "features": ("", 30, 1, 0, dict(mahalanobis=.3, knn=.1)),
     "klip": ("", 25, 1, 80, dict(klip_max=2, klip_mean=.5))}
 
 FACES = ("faces-8", "alternating-checkerboard-8", .5), ("faces-4", "alternating-checkerboard-4", .1), ("faces-center", "center", 2)  # setting, mask, how far LPIPS separates the sets
@@ -211,6 +211,16 @@ def check_table1(reports, scores):
     assert every.loc[(*PAIRS[0], "Likelihood"), "rank"] == 5 and np.isnan(every.loc[(*PAIRS[0], "Input complexity, best of all"), "rank"])
     assert readers.loc[("mean rank", "of 3 complete lines"), "Likelihood"] == "5.000"
     assert readers.loc[tuple(PAIRS[0]), "Likelihood"].endswith(" (0.948)")
+    shares = pd.read_csv(reports / "table1-shares.csv").set_index(["in-domain", "out-of-domain"])
+    for model, outside in PAIRS:                                 # the likelihood minus a share of PNG's size
+        means = [pd.read_parquet(scores / model / s / "complexity.parquet").groupby("image")[["nll_bpd", "png_bpd"]].mean() for s in (model, outside)]
+        for share in ("0", "0.5", "1"):
+            expected_share = roc_auc_score(np.repeat([0, 1], 25), np.concatenate([m["nll_bpd"] - float(share) * m["png_bpd"] for m in means]))
+            assert shares.loc[(model, outside), share] == pytest.approx(expected_share, abs=1e-5)
+    assert shares.loc[("mean distance", "to the paper"), "1"] == pytest.approx((shares["1"] - shares["paper"]).abs().iloc[:3].mean(), abs=1e-5)
+    deviations = pd.read_csv(reports / "table1-deviations.csv")
+    assert (deviations["deviation"].abs() > .1).all() and (deviations["deviation"] - deviations["ROC-AUC"] + deviations["paper"]).abs().max() < 1e-5
+    assert deviations.query("method == 'Input complexity'")["other scores"].str.match(r"best of all \d\.\d{3}$").all()
     findings = pd.read_csv(reports / "findings-table1.csv")
     assert findings["on"].tolist() == ["kmnist7k vs mnist", "fashionmnist vs mnist"] * 2 and set(findings["verdict"]) == {"holds"}
 
