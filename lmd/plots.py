@@ -228,9 +228,9 @@ def save_figure(
     vector: bool = True, # as SVG, too; a figure made of images gains nothing from it
 ) -> None:
     "Write `path`.png (200 dots an inch) and `path`.svg, the same bytes at every run, each replaced as a whole."
-    salt = {'svg.hashsalt': 'lmd'}
+    style = {'svg.hashsalt': 'lmd', 'svg.fonttype': 'none'}  # text stays text: searchable, and half the size
     def svg(p):
-        with plt.rc_context(salt): fig.savefig(p, format='svg', bbox_inches='tight', metadata={'Date': None, 'Creator': None})
+        with plt.rc_context(style): fig.savefig(p, format='svg', bbox_inches='tight', metadata={'Date': None, 'Creator': None})
     replace_files({f'{path}.png': lambda p: save_picture(fig, p), **({f'{path}.svg': svg} if vector else {})})
 
 # %% ../nbs/01_plots.ipynb #save-table

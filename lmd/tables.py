@@ -24,7 +24,7 @@ def round_bits(
     return np.ldexp(np.round(mantissa*2**bits)/2**bits, exponent).astype(np.float32)
 
 # %% ../nbs/09b_tables.ipynb #table
-COMPACT = dict(compression='zstd', compression_level=19, use_dictionary=['image', 'attempt'], use_byte_stream_split=True)
+COMPACT = dict(compression='brotli', compression_level=11, use_dictionary=['image', 'attempt'], use_byte_stream_split=True)
 
 def write_table(
     frame: pd.DataFrame, # columns image, attempt and the quantities
