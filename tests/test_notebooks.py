@@ -217,7 +217,7 @@ def check_table1(reports, scores):
         for share in ("0", "0.5", "1"):
             expected_share = roc_auc_score(np.repeat([0, 1], 25), np.concatenate([m["nll_bpd"] - float(share) * m["png_bpd"] for m in means]))
             assert shares.loc[(model, outside), share] == pytest.approx(expected_share, abs=1e-5)
-    assert shares.loc[("mean distance", "to the paper"), "1"] == pytest.approx((shares["1"] - shares["paper"]).abs().iloc[:3].mean(), abs=1e-5)
+    assert shares.loc[("mean distance to the paper", "grayscale"), "1"] == pytest.approx((shares["1"] - shares["paper"]).abs().iloc[:3].mean(), abs=1e-5)
     deviations = pd.read_csv(reports / "table1-deviations.csv")
     assert (deviations["deviation"].abs() > .1).all() and (deviations["deviation"] - deviations["ROC-AUC"] + deviations["paper"]).abs().max() < 1e-5
     assert deviations.query("method == 'Input complexity'")["other scores"].str.match(r"best of all \d\.\d{3}$").all()
