@@ -529,7 +529,7 @@ def frontier_command(source, model, setting, sets, out, n, most, params, root, d
 @click.option('-n', default=100, type=click.IntRange(1), help='Images to score again, in float32.')
 @click.option('--models', default='checkpoints', help='Folder of the checkpoints.')
 @click.option('--bias', default=.05, help='Largest mean difference of the scores, in standard deviations between images.')
-@click.option('--spread', default=.05, help='Largest standard deviation of that difference.')
+@click.option('--spread', default=.1, help='Largest standard deviation of that difference.')
 @_shared('root', 'device', 'batch')
 def verify_command(scores, n, models, bias, spread, root, device, batch):
     "Score some images of each of SCORES again and fail if they drifted."
