@@ -1,7 +1,6 @@
 "The paper's notebooks, run by papermill: on made-up scores whose results are known, and on the committed ones."
 import itertools
 import json
-from pathlib import Path
 
 import numpy as np
 import papermill
