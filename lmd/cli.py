@@ -551,7 +551,8 @@ def verify_command(scores, n, models, bias, spread, root, device, batch):
         index = all_images[random_indices(len(all_images), min(n, len(all_images)))].astype(np.int64)
         new = score_frame(replace(s, dtype='float32').detector(model, device, batch, root), images, index)
         for column in new.columns.drop(['image', 'attempt']):
-            drift = (aggregate_scores(new, column) - aggregate_scores(old[old['image'].isin(index)], column))/aggregate_scores(old, column).std()
+            was, now, every = (aggregate_scores(f, column, s.how) for f in (old[old['image'].isin(index)], new, old))
+            drift = (now - was)/every.std()
             good = abs(drift.mean()) <= bias and drift.std() <= spread
             click.echo(f"{'ok   ' if good else 'DRIFT'} {path} {column}: {len(index)} images differ by {drift.mean():+.3f} on average, standard deviation {drift.std():.3f}")
             if not good: failed.append(f'{path} {column}')

@@ -159,7 +159,7 @@ def score_table(
         about, (model, source, setting) = read_metadata(path), path.relative_to(root / 'scores').with_suffix('').parts
         if about['machine'] not in machines: machines.append(about['machine'])
         note = '' if about['weights'] == weights.get(model, about['weights']) else f'not the weights of checkpoints/{model}'
-        rows.append({'model': model, 'set': source, 'setting': setting, 'split': about['split'], 'images': about['n'], 'NFE an image': about['nfe'], 'NFE': about['n'] * about['nfe'],
+        rows.append({'model': model, 'set': source, 'setting': setting, 'split': about['split'], 'images': about['n'], 'NFE an image': f"{about['nfe']:g}", 'NFE': round(about['n'] * about['nfe']),
                      'seconds': round(about['seconds']), 'machine': machines.index(about['machine']) + 1, 'weights': about['weights'][:8], 'data': about['data'][:8], 'note': note})
     return pd.DataFrame(rows), machines
 

@@ -112,7 +112,7 @@ def load_params(
     try: entries = (yaml.safe_load(Path(path).read_text()) or {}).get(section) or {}
     except (yaml.YAMLError, AttributeError) as e: raise ValueError(f"{path} is not valid YAML with named sections: {' '.join(str(e).split())}") from None
     if not isinstance(entries, dict): raise ValueError(f"{path}: {section} must hold named entries, not {entries!r}")
-    if section == 'settings': entries = {m: {'method': m} for m in methods} | entries
+    if section == 'settings': entries = entries | {m: {'method': m} for m in methods if m not in entries}
     if name not in entries: raise ValueError(f"{path} has no {name!r} under {section}; there are {', '.join(map(str, entries))}")
     try: return make_setting(entries[name]) if section == 'settings' else from_entry(_class_at(trainings[section]), entries[name])
     except ValueError as e: raise ValueError(f"{path}, {section}, {name}: {e}") from None
