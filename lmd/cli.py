@@ -259,6 +259,7 @@ def score_command(source, model, setting, method, out, split, params, root, devi
     if not (setting or method): raise click.UsageError('name a --setting or a --method')
     import pandas as pd
     from accelerate import PartialState
+    from lmd.aggregation import aggregate_scores
     from lmd.plots import replace_files
     from lmd.scoring import load_params, score_set
     from lmd.tables import read_metadata
@@ -270,7 +271,8 @@ def score_command(source, model, setting, method, out, split, params, root, devi
     score_set(images, model, s, table, device, batch, root=root, say=say)
     if PartialState().is_main_process:
         if out.endswith('.csv'):
-            each, names = pd.read_parquet(table).drop(columns='attempt').groupby('image').agg(s.how), _names(images)
+            frame, names = pd.read_parquet(table), _names(images)
+            each = pd.DataFrame({c: aggregate_scores(frame, c, s.how) for c in frame.columns.drop(['image', 'attempt'])})
             replace_files({out: lambda p: each.rename(index=lambda i: names[i]).to_csv(p, float_format='%.6g')})
         click.echo(f"{out}: {len(s.indices(images))} images in {read_metadata(table)['seconds']:.0f} seconds")
     if images.skipped: sys.exit(3)
@@ -414,6 +416,12 @@ def detect_command(source, model, calibration, fpr, maps, to, split, root, devic
     if report.skipped: sys.exit(3)
 
 # %% ../nbs/21_cli.ipynb #localise-command
+def _some(images, n, detector):
+    "At most n images, seeded random ones, as the detector takes them; and their indices"
+    from lmd.data import random_indices, to_model
+    index = random_indices(len(images), min(n, len(images)))
+    return to_model(images[index], detector.size, detector.channels), index
+
 @main.command('localise')
 @click.argument('source')
 @_shared('model', 'setting')
@@ -424,14 +432,14 @@ def localise_command(source, model, setting, out, n, split, params, root, device
     "Paste defects into in-domain images of SOURCE and write how well maps find them, and the maps of four images of each kind to an npz file beside."
     import numpy as np
     import torch
-    from lmd.data import random_indices, to_model, to_uint8
+    from lmd.data import to_uint8
     from lmd.maps import localise
     from lmd.outliers import load_split
     from lmd.plots import replace_files
     from lmd.scoring import load_params
     s, images = load_params('settings', setting, params), load_split(source, split, root=root)
-    detector, index = s.detector(model, device, batch), random_indices(len(images), min(n, len(images)))
-    x = to_model(images[index], detector.size, detector.channels).numpy()
+    detector = s.detector(model, device, batch)
+    x = _some(images, n, detector)[0].numpy()
     table, examples = localise(detector, x, np.arange(len(x)), seed=s.seed)
     table.insert(0, 'model', Path(model).name)
     few = {f'{kind} {what}': v[:4] for kind, (made, where, maps) in examples.items() for what, v in (('image', to_uint8(torch.from_numpy(made))), ('where', where), ('map', maps.astype(np.float16)))}
@@ -440,6 +448,13 @@ def localise_command(source, model, setting, out, n, split, params, root, device
     click.echo(table.to_string(index=False, float_format='%.3f'))
 
 # %% ../nbs/21_cli.ipynb #sensitivity-command
+def _klip(setting, params, model, device, batch):
+    "The detector of a setting of KLIP; raises ValueError for any other method's"
+    from lmd.scoring import load_params
+    s = load_params('settings', setting, params)
+    if s.method != 'klip': raise ValueError(f'setting {setting} is not one of the method klip')
+    return s.detector(model, device, batch)
+
 @main.command('sensitivity')
 @click.argument('source')
 @_shared('model', 'setting')
@@ -455,20 +470,15 @@ def sensitivity_command(source, model, setting, sets, out, n, bands, blocks, cha
     import numpy as np
     import pandas as pd
     import torch
-    from lmd.data import load, random_indices, to_model
+    from lmd.data import load
     from lmd.plots import replace_files
-    from lmd.relatives.klip import KLIP, localisation_sensitivity, sensitivity
-    from lmd.scoring import load_params
-    detector = load_params('settings', setting, params).detector(model, device, batch)
-    if not isinstance(detector, KLIP): raise ValueError(f'setting {setting} is not one of the method klip')
-    def of(name):
-        images = load(name, root=root)
-        index = random_indices(len(images), min(n, len(images)))
-        return to_model(images[index], detector.size, detector.channels), torch.from_numpy(index)
-    tried, inside = (sorted(set(bands)), sorted(set(blocks)), sorted(set(chains))), of(source)
-    images = sensitivity(detector, inside, {name: of(name) for name in sets}, *tried)
-    pixels = localisation_sensitivity(detector, inside[0].numpy(), np.arange(len(inside[0])), *tried).rename(columns={'pixel ROC-AUC': 'ROC-AUC', 'defect': 'outside'})
-    table = pd.concat([images.assign(what='image'), pixels.assign(what='pixel')], ignore_index=True).assign(model=Path(model).name, n=len(inside[0]))
+    from lmd.relatives.klip import localisation_sensitivity, sensitivity
+    detector = _klip(setting, params, model, device, batch)
+    (x, index), *outside = (_some(load(name, root=root), n, detector) for name in (source, *sets))
+    tried = sorted(set(bands)), sorted(set(blocks)), sorted(set(chains))
+    images = sensitivity(detector, (x, torch.from_numpy(index)), {name: (y, torch.from_numpy(i)) for name, (y, i) in zip(sets, outside)}, *tried)
+    pixels = localisation_sensitivity(detector, x.numpy(), np.arange(len(x)), *tried).rename(columns={'pixel ROC-AUC': 'ROC-AUC', 'defect': 'outside'})
+    table = pd.concat([images.assign(what='image'), pixels.assign(what='pixel')], ignore_index=True).assign(model=Path(model).name, n=len(x))
     replace_files({out: lambda p: table.to_csv(p, index=False, float_format='%.4g')})
     click.echo(table.groupby(['what', 'outside'])['ROC-AUC'].agg(['min', 'median', 'max']).to_string(float_format='%.3f'))
 
@@ -484,14 +494,12 @@ def compare_maps_command(source, model, setting, lmd_setting, out, n, params, ro
     "Paste defects into in-domain images of SOURCE and write how well KLIP's and LMD's maps find them, and the maps of two images of each kind to an npz file beside."
     import numpy as np
     import torch
-    from lmd.data import load, random_indices, to_model, to_uint8
+    from lmd.data import load, to_uint8
     from lmd.plots import replace_files
-    from lmd.relatives.klip import KLIP, compare_maps
+    from lmd.relatives.klip import compare_maps
     from lmd.scoring import load_params
-    klip, lmd = (load_params('settings', name, params).detector(model, device, batch) for name in (setting, lmd_setting))
-    if not isinstance(klip, KLIP): raise ValueError(f'setting {setting} is not one of the method klip')
-    images = load(source, root=root)
-    x = to_model(images[random_indices(len(images), min(n, len(images)))], klip.size, klip.channels).numpy()
+    klip, lmd = _klip(setting, params, model, device, batch), load_params('settings', lmd_setting, params).detector(model, device, batch)
+    x = _some(load(source, root=root), n, klip)[0].numpy()
     table, examples = compare_maps(klip, lmd, x, np.arange(len(x)))
     table = table.assign(model=Path(model).name, **{'NFE of KLIP': klip.nfe, 'NFE of LMD': lmd.nfe})
     few = {f'{kind} {what}': v[:2] for kind, (made, where, *maps) in examples.items()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['posterior', 'elbo', 'log_weights', 'importance_bound', 'refit_encoder', 'VAE', 'VAESettings', 'bits', 'train_vae',
-           'release_vae', 'load_vae', 'LikelihoodRegret', 'RegretSetting']
+           'release_vae', 'load_vae', 'check_refit', 'LikelihoodRegret', 'RegretSetting']
 
 # %% ../../nbs/baselines/03_regret.ipynb #imports
 import json, math
@@ -239,6 +239,15 @@ def load_vae(
     return vae.to(device).eval().requires_grad_(False)
 
 # %% ../../nbs/baselines/03_regret.ipynb #detector
+def check_refit(
+    steps: int, # of the refit
+    samples: int, # importance samples of each bound
+    lr: float, # of the refit
+    decay: float # weight decay of the refit
+):
+    "Raises ValueError on numbers that no refit can have"
+    if min(steps, samples) < 1 or lr <= 0 or decay < 0: raise ValueError(f"steps and samples must be at least 1, lr above 0 and decay at least 0, not {steps}, {samples}, {lr} and {decay}")
+
 class LikelihoodRegret:
     "Likelihood regret (Xiao et al. 2020): what refitting the encoder to one image gains"
     attempts, nfe = 1, 0
@@ -252,7 +261,8 @@ class LikelihoodRegret:
                  batch: int=16, # images refitted together
                  autocast: torch.dtype|None=None # run the networks in this type, or None for float32
                 ):
-        if min(steps, samples, batch) < 1 or lr <= 0 or decay < 0: raise ValueError(f"steps, samples and batch must be at least 1, lr above 0 and decay at least 0, not {steps}, {samples}, {batch}, {lr} and {decay}")
+        check_refit(steps, samples, lr, decay)
+        if batch < 1: raise ValueError(f"batch must be at least 1, not {batch}")
         self.vae, self.steps, self.lr, self.decay, self.samples, self.seed, self.batch, self.autocast = vae, steps, lr, decay, samples, seed, batch, autocast
 
     @property
@@ -302,7 +312,7 @@ class RegretSetting(AnySetting):
 
     def __post_init__(self):
         super().__post_init__()
-        if min(self.steps, self.samples) < 1 or self.lr <= 0 or self.decay < 0: raise ValueError(f"steps and samples must be at least 1, lr above 0 and decay at least 0, not {self.steps}, {self.samples}, {self.lr} and {self.decay}")
+        check_refit(self.steps, self.samples, self.lr, self.decay)
 
     def detector(self, model, device='cpu', batch=250, root=None):
         "The detector that this setting makes of the VAE in the folder `model`; it needs no data from `root`"
