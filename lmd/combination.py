@@ -20,7 +20,7 @@ from sklearn.mixture import GaussianMixture
 
 from .aggregation import aggregate, attempt_matrix
 from .evaluation import paired_difference, placements
-from .scoring import read_metadata
+from .tables import read_metadata
 
 # %% ../nbs/15_combination.ipynb #quantities
 FLOOR = 1e-6 # smallest distance that is told from none: about the variance of rounding to 8 bits, 1/(12 * 255**2)

@@ -27,7 +27,8 @@ from .detector import LMD
 from .evaluation import auc_interval, bootstrap_difference, roc_auc
 from .inpainting import Inpaint, samplers
 from .outliers import load_split
-from .scoring import Setting, read_metadata, run_fingerprint, score_set
+from .scoring import Setting, run_fingerprint, score_set
+from .tables import read_metadata
 
 # %% ../nbs/17_efficiency.ipynb #needed
 def _bounds(distances, settling=0):

@@ -225,7 +225,7 @@ def save_picture(
 def save_figure(
     fig: Figure, # the figure
     path: 'str | os.PathLike', # where to write, without a suffix
-    vector: bool = True, # as SVG, too; a figure made of images gains nothing from it
+    vector: bool = True, # as SVG, too; a figure of images gains nothing from it, one of thousands of marks is larger so
 ) -> None:
     "Write `path`.png (200 dots an inch) and `path`.svg, the same bytes at every run, each replaced as a whole."
     style = {'svg.hashsalt': 'lmd', 'svg.fonttype': 'none'}  # text stays text: searchable, and half the size

@@ -25,7 +25,8 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from .diffusion import checkpoint_fingerprint
-from .scoring import load_params, read_metadata
+from .scoring import load_params
+from .tables import read_metadata
 
 # %% ../nbs/14_report.ipynb #table
 def table_html(

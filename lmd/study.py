@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from .aggregation import aggregate, aggregate_scores, attempt_matrix
 from .evaluation import compare, evaluate, paired_difference, placements
-from .scoring import read_metadata
+from .tables import read_metadata
 
 # %% ../nbs/12_study.ipynb #paper-tables
 def _by_pair(columns, rows): # 'column, column', {'in-domain out-of-domain': values}
@@ -64,7 +64,7 @@ def paper_value(
 class Pair:
     "The scores of an in-domain and an out-of-domain set by one model and setting"
     frames: tuple # (in-domain, out-of-domain) tables: columns image, attempt and one a distance
-    about: tuple  # metadata of both files, see `lmd.scoring.read_metadata`
+    about: tuple  # metadata of both files, see `lmd.tables.read_metadata`
 
     def scores(self, column, how='median'):
         "One score an image, in-domain and out-of-domain; raises ValueError as `aggregate_scores`"

@@ -1,7 +1,9 @@
-"The paper's notebooks, run by papermill: on made-up scores whose results are known, and on the committed ones."
+"The paper's notebooks, with parameters given as papermill gives them: on made-up scores whose results are known, and on the committed ones."
+import contextlib
 import itertools
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import papermill
 import pandas as pd
@@ -9,13 +11,17 @@ import pytest
 import torch
 import yaml
 from diffusers import DDPMScheduler, UNet2DModel
+from IPython.core.interactiveshell import InteractiveShell
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+from traitlets.config import Config
 
 from conftest import ROOT
 from lmd.masking import Checkerboard, mask_from_name
 from lmd.random import Randomness
-from lmd.scoring import write_table
+from lmd.tables import write_table
 
 NOTEBOOKS = sorted((ROOT / "nbs/paper").glob("*.ipynb"))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]       # a notebook without one has no scores yet
@@ -107,12 +113,15 @@ def scores(tmp_path_factory):
 
 
 def execute(notebook, tmp_path, **parameters):
-    "Run a notebook with those of the parameters that it has; the folder of its results"
-    known = papermill.inspect_notebook(notebook)
-    parameters = {k: v for k, v in parameters.items() if k in known}
-    papermill.execute_notebook(notebook, tmp_path / "executed.ipynb", dict(parameters, reports=str(tmp_path / "reports")),
-                               cwd=notebook.parent, kernel_name="python3", progress_bar=False)
-    return tmp_path / "reports"
+    "Run a notebook with those of the parameters that it has, in this process, where lmd is loaded already; the folder of its results"
+    known, reports = papermill.inspect_notebook(notebook), tmp_path / "reports"
+    given = {k: v for k, v in dict(parameters, reports=str(reports)).items() if k in known}
+    with contextlib.chdir(notebook.parent), plt.rc_context():
+        shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}))
+        for cell in parameterize_notebook(load_notebook_node(str(notebook)), given).cells:
+            if cell.cell_type == "code": shell.run_cell(cell.source).raise_error()
+        plt.close("all")
+    return reports
 
 
 def check_frontier(reports, scores):

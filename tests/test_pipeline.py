@@ -24,14 +24,14 @@ from lmd.baselines.regret import load_vae, posterior
 from lmd.cli import main
 from lmd.data import fetch, load, registry
 from lmd.diffusion import checkpoint_fingerprint, load_denoiser
-from lmd.scoring import load_params, make_setting, read_metadata, trainings
+from lmd.scoring import load_params, make_setting, trainings
+from lmd.tables import read_metadata
 from lmd.training import from_entry
 
 CHAPTERS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 CHECKPOINTS = sorted(p for p in (ROOT / "checkpoints").glob("*") if p.is_dir())
 SCORES = sorted((ROOT / "scores").rglob("*.parquet"))
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
-pytestmark = pytest.mark.xdist_group("dvc")      # its lock lets one in at a time
 
 
 def tool(*args, cwd=ROOT):

@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from conftest import wait_for
-from lmd.scoring import read_metadata, write_table
+from lmd.tables import read_metadata, write_table
 
+pytestmark = pytest.mark.xdist_group("processes")      # more of them at a time than there are cores, else
 WHAT = "score", "./many", "--setting", "longer", "--device", "cpu", "--out"
 
 
