@@ -6,7 +6,7 @@
 __all__ = ['Commands', 'main', 'data', 'data_list', 'data_fetch', 'weights', 'sample', 'release', 'train_command',
            'train_vae_command', 'train_repairer_command', 'outlier_aware_command', 'score_command', 'eval_command',
            'reconstruct_command', 'calibrate_command', 'detect_command', 'localise_command', 'sensitivity_command',
-           'compare_maps_command', 'frontier_command', 'verify_command']
+           'compare_maps_command', 'ct_study_command', 'frontier_command', 'verify_command']
 
 # %% ../nbs/21_cli.ipynb #imports
 import sys
@@ -448,12 +448,13 @@ def localise_command(source, model, setting, out, n, split, params, root, device
     click.echo(table.to_string(index=False, float_format='%.3f'))
 
 # %% ../nbs/21_cli.ipynb #sensitivity-command
-def _klip(setting, params, model, device, batch):
-    "The detector of a setting of KLIP; raises ValueError for any other method's"
+def _klip(setting, params, model, device, batch, **changed):
+    "The detector of a setting of KLIP, with some entries changed; raises ValueError for any other method's"
+    from dataclasses import replace
     from lmd.scoring import load_params
     s = load_params('settings', setting, params)
     if s.method != 'klip': raise ValueError(f'setting {setting} is not one of the method klip')
-    return s.detector(model, device, batch)
+    return replace(s, **changed).detector(model, device, batch)
 
 @main.command('sensitivity')
 @click.argument('source')
@@ -504,6 +505,28 @@ def compare_maps_command(source, model, setting, lmd_setting, out, n, params, ro
     table = table.assign(model=Path(model).name, **{'NFE of KLIP': klip.nfe, 'NFE of LMD': lmd.nfe})
     few = {f'{kind} {what}': v[:2] for kind, (made, where, *maps) in examples.items()
            for what, v in (('image', to_uint8(torch.from_numpy(made))), ('where', where), ('KLIP', maps[0].astype(np.float16)), ('LMD', maps[1].astype(np.float16)))}
+    replace_files({out: lambda p: table.to_csv(p, index=False, float_format='%.6g')})
+    _replace_npz(Path(out).with_suffix('.npz'), **few)
+    click.echo(table.to_string(index=False, float_format='%.3f'))
+
+# %% ../nbs/21_cli.ipynb #ct-study-command
+@main.command('ct-study')
+@_shared('model', 'setting')
+@click.option('--views', multiple=True, type=click.IntRange(1), default=(6, 12, 24), show_default=True, help='Numbers of directions; give all of them.')
+@click.option('--out', required=True, help='The csv file to write.')
+@click.option('-n', default=200, type=click.IntRange(2), help='How many healthy phantoms, and as many with a lesion.')
+@_shared('params', 'device', 'batch')
+def ct_study_command(model, setting, views, out, n, params, device, batch):
+    "Write whether KLIP tells phantoms with a lesion from healthy ones by tomographies, and finds the lesions, and the maps of two phantoms to an npz file beside."
+    import numpy as np
+    from lmd.data import to_uint8
+    from lmd.plots import replace_files
+    from lmd.relatives.klip import ct_study
+    detectors = {v: _klip(setting, params, model, device, batch, measurement=f'tomography-{v}') for v in views}
+    table, examples = ct_study(detectors, n)
+    table = table.assign(model=Path(model).name, NFE=[detectors[v].nfe for v in table['views']])
+    few = {f'{v} {what}': part[:2] for v, (made, where, maps, mean) in examples.items()
+           for what, part in (('image', made), ('where', where), ('map', maps.astype(np.float16)), ('mean', to_uint8(mean)))}
     replace_files({out: lambda p: table.to_csv(p, index=False, float_format='%.6g')})
     _replace_npz(Path(out).with_suffix('.npz'), **few)
     click.echo(table.to_string(index=False, float_format='%.3f'))

@@ -58,8 +58,9 @@ def check_lmd(args):
     command = main
     while isinstance(command, click.Group): command = command.commands[args.pop(0)]
     params = command.make_context(command.name, args).params      # wrong options fail here
-    assert params["source"] in registry
-    section, default = (command.name, params["source"]) if command.name in trainings else ("settings", None)
+    source = params.get("source", "phantoms")                     # lmd ct-study knows its own
+    assert source in registry
+    section, default = (command.name, source) if command.name in trainings else ("settings", None)
     assert (params.get("config") or params.get("setting") or default) in PARAMS[section]
 
 
