@@ -104,6 +104,10 @@ def scores(tmp_path_factory):
                       for kind in ("scar", "blot")]).to_csv(folder / model / "klip-maps.csv", index=False)
         np.savez(folder / model / "klip-maps.npz", **{f"{kind} {what}": made.integers(0, 2, (2, *shape), dtype=np.uint8) for kind in ("scar", "blot")
                                                     for what, shape in (("image", (1, 32, 32)), *((w, (32, 32)) for w in ("where", "KLIP", "LMD")))})
+    (folder / "phantoms").mkdir()
+    pd.DataFrame([{"views": v, "score": k, "n": 20, "ROC-AUC": .6, "low": .6 - v / 100, "high": .7} for v in (6, 12) for k in ("image, largest block", "pixel")]).to_csv(folder / "phantoms/ct.csv", index=False)
+    np.savez(folder / "phantoms/ct.npz", **{f"{v} {what}": made.integers(0, 2, (2, *shape), dtype=np.uint8) for v in (6, 12)
+                                           for what, shape in (("mean", (1, 32, 32)), *((w, (32, 32)) for w in ("image", "where", "map")))})
     columns = dict(attempts=1, steps=1, sampler="ddim", eta=1., t0=.3, spacing="uniform", resample=1, n="30 + 30", reference="dear by lpips")
     frontier = pd.DataFrame([{"model": m, "in-domain": m, "out-of-domain": o, "setting": s, "nfe": nfe, **columns, "score": k, "auc": a, "low": a - .02, "high": a + .02,
                               "seconds": nfe / 100, "difference": a - .9, "difference_low": a - .92, "difference_high": a - .88, "fingerprint": f"{m}{o}{s}{k}"}
@@ -173,6 +177,7 @@ def check_klip(reports, scores):
     assert (ranges.loc["image", "published"] == .8).all() and (ranges.loc["pixel", "published"] == .7).all()
     findings = pd.read_csv(reports / "findings-klip.csv").set_index("on")["verdict"]
     assert findings["mnist, scar"] == "holds" and findings["mnist, blot"] == "is undecided" and (reports / "klip-maps.png").exists()
+    assert findings["pixel, 6 views"] == "holds" and findings["pixel, 12 views"] == "is undecided" and (reports / "klip-ct.png").exists()
 
 
 def check_relatives(reports, scores):
@@ -246,6 +251,10 @@ def check_fidelity(reports, scores):
         assert r["cheap" if setting == "default" else "reference"] == pytest.approx(expected, abs=1e-5)
     # LPIPS is perfect twice, which 20 images do not show well enough; SSIM is worse, MSE better than with the paper's setting
     assert every.groupby("distance")["non_inferior"].agg(set).to_dict() == {"LPIPS": {False}, "MSE": {True}, "SSIM": {False}}
+    combined = pd.read_csv(reports / "fidelity-combined.csv")     # SSIM of the default setting against LPIPS of the paper's, which is perfect
+    assert combined["setting"].tolist() == ["default"] * 2 and (combined["paper"] == 1).all()
+    areas = [area(scores, r["model"], r["out-of-domain"], "default", "ssim", lambda d: np.log(d).median()) for _, r in combined.iterrows()]
+    assert combined["combined"].tolist() == pytest.approx(areas, abs=1e-5) and (combined["difference"] - combined["combined"] + 1).abs().max() < 1e-5
 
 
 def area(scores, model, outside, setting, column="lpips", how="median", few=20):
@@ -358,7 +367,7 @@ def check_figure7(reports, scores):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
 def test_on_made_up_scores(notebook, scores, tmp_path):
     reports = execute(notebook, tmp_path, scores=str(scores), pairs=PAIRS, setting="default", draws=5, train_steps=1500, steps=100, points=300, cells=10, fpr=.1,
-                      models=list(SETS), kinds=["flip", "blend"], combination="ssim, median", rates=[.1], splits=50, detector="")
+                      models=list(SETS), kinds=["flip", "blend"], combination="ssim, median", rates=[.1], splits=50, detector="", ct=str(scores / "phantoms/ct.csv"))
     assert any(reports.iterdir())
     if check := globals().get(f"check_{notebook.stem}"): check(reports, scores)
 
