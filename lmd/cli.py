@@ -197,37 +197,53 @@ def train_repairer_command(source, out, config, run_folder, params, root, device
     click.echo(f'{out}: loss {run.losses[-1][1]:.4f}, on validation images {run.losses[-1][2]:.4f}')
 
 # %% ../nbs/21_cli.ipynb #outlier-aware-command
+def _replace_npz(out, **arrays):
+    import numpy as np
+    from lmd.plots import replace_files
+    def write(p):
+        with open(p, 'wb') as f: np.savez_compressed(f, **arrays)      # a path would get the suffix .npz
+    replace_files({out: write})
+
 @main.command('outlier-aware')
 @click.argument('source')
-@click.option('--outside', 'sets', multiple=True, required=True, help='Out-of-domain set; may be given several times.')
+@click.option('--outside', 'sets', multiple=True, required=True, help='Out-of-domain set, or a set and a split, as in fashionmnist:test:flip; may be given several times.')
 @click.option('--out', required=True, help='Checkpoint folder of the released student (variant all, first seed): checkpoints/NAME-student.')
 @click.option('--latent-out', required=True, help='Checkpoint folder of the latent diffusion model and its outliers: checkpoints/NAME-latent.')
-@click.option('--table', required=True, help='The csv file of the study to write; what the parts took goes to a file of the same name with -cost.')
+@click.option('--table', required=True, help='The csv file of the study to write; what the parts took goes to a file of the same name with -cost, the energies of the first students to one with the ending npz.')
+@click.option('--config', help="The student's entry under train-student. [default: SOURCE]")
 @click.option('--variant', 'names', multiple=True, help='Variant of the loss; may be given several times. [default: all variants]')
 @click.option('--seed', 'seeds', multiple=True, type=int, default=(1, 2, 3), show_default=True, help='Seed of the students; may be given several times.')
 @click.option('--run', 'run_folder', help='Where the states of the runs are kept. [default: runs/NAME-student]')
 @click.option('-n', default=2000, type=click.IntRange(2), show_default=True, help='Most images of each test set: seeded random ones.')
 @_shared('params', 'root', 'device')
-def outlier_aware_command(source, sets, out, latent_out, table, names, seeds, run_folder, n, params, root, device):
+def outlier_aware_command(source, sets, out, latent_out, table, config, names, seeds, run_folder, n, params, root, device):
     """Train students of SOURCE, a set with labels, with imagined outliers, and write how well they know other sets.
 
     Stop it at any time: the same command goes on where it was."""
+    import numpy as np
     import pandas as pd
     from lmd.data import load
+    from lmd.outliers import load_split
     from lmd.plots import replace_files
-    from lmd.relatives.outlier_aware import prepare, run_student, run_study, save_latent, variants
+    from lmd.relatives.outlier_aware import evaluate_classifier, prepare, run_student, run_study, save_latent, variants
     from lmd.relatives.posthoc import release_classifier
     from lmd.scoring import load_params
-    (images, val, test), outside = (load(source, split, root=root) for split in ('train', 'val', 'test')), {name: load(name, root=root) for name in sets}
-    teacher, latent, outliers, s = (load_params(section, source, params) for section in ('train-classifier', 'train-latent', 'outliers', 'train-student'))
-    run, names = run_folder or f'runs/{Path(out).name}', names or tuple(variants)
+    images, val, test = (load(source, split, root=root) for split in ('train', 'val', 'test'))
+    outside = {text: load_split(text.partition(':')[0], text.partition(':')[2] or 'test', root=root) for text in sets}
+    teacher, latent, outliers, s = (load_params(*entry, params) for entry in (('train-classifier', source), ('train-latent', source), ('outliers', source), ('train-student', config or source)))
+    run, names = Path(run_folder or f'runs/{Path(out).name}'), names or tuple(variants)
     prepared = prepare(images, val, teacher, latent, outliers, run, device=device)
-    study = run_study(prepared, images, val, test, outside, s, run, names, seeds, n=n, device=device)
-    rows, student, _ = run_student(prepared, images, val, test, outside, s, 'all', seeds[0], run, n=n, device=device)
+    first = evaluate_classifier(prepared.teacher, images, test, outside, n)[0].assign(variant='teacher', seed=teacher.seed, network=teacher.network, seconds=prepared.seconds['teacher'])
+    def save(rows): replace_files({table: lambda p: pd.concat([first, rows]).to_csv(p, index=False, float_format='%.6g')})
+    students = run/(config or source)
+    study = run_study(prepared, images, val, test, outside, s, students, names, seeds, save, n=n, device=device)
+    found = {v: run_student(prepared, images, val, test, outside, s, v, seeds[0], students, n=n, device=device) for v in ('none', 'all')}
+    rows, student, _ = found['all']
     cost = pd.DataFrame([*prepared.seconds.items(), *study.groupby('variant', sort=False)['seconds'].mean().items()], columns=['part', 'seconds'])
     save_latent(prepared.latent, prepared.outliers['diffusion'], prepared.teacher.head.weight, images, latent, outliers, latent_out)
     release_classifier(student, replace(s, seed=seeds[0]), images, out, rows['accuracy'].iloc[0], 'a student of outlier-aware learning')
-    replace_files({table: lambda p: study.to_csv(p, index=False, float_format='%.6g'), Path(table).with_name(f'{Path(table).stem}-cost.csv'): lambda p: cost.to_csv(p, index=False, float_format='%.6g')})
+    replace_files({Path(table).with_name(f'{Path(table).stem}-cost.csv'): lambda p: cost.to_csv(p, index=False, float_format='%.6g')})
+    _replace_npz(Path(table).with_suffix('.npz'), **{f'{v} {name}': of['energy'].astype(np.float16) for v, (_, _, scores) in found.items() for name, of in scores.items()})
     click.echo(study[study['score'] == 'energy'].groupby('variant', sort=False)[['auc', 'fpr95', 'accuracy']].mean().to_string(float_format='%.3f'))
 
 # %% ../nbs/21_cli.ipynb #score-command
@@ -308,13 +324,6 @@ def eval_command(in_domain, out_of_domain, column, how):
     click.echo(pd.DataFrame(rows).to_string(index=False, float_format='%.4f'))
 
 # %% ../nbs/21_cli.ipynb #reconstruct-command
-def _replace_npz(out, **arrays):
-    import numpy as np
-    from lmd.plots import replace_files
-    def write(p):
-        with open(p, 'wb') as f: np.savez_compressed(f, **arrays)      # a path would get the suffix .npz
-    replace_files({out: write})
-
 @main.command('reconstruct')
 @click.argument('source')
 @_shared('model', 'setting')

@@ -6,13 +6,14 @@
 __all__ = ['variants', 'oal_published', 'neighbour_distance', 'boundary_points', 'OutlierSettings', 'outlier_embeddings',
            'vos_embeddings', 'plot_outliers', 'Conditioned', 'LatentDiffusion', 'load_latent', 'sample_latents',
            'pooled', 'LatentSettings', 'train_latent', 'Outliers', 'imagine_outliers', 'save_latent', 'CLUB',
-           'log_density', 'club_bound', 'kl_of_softmax', 'energy_loss', 'standardised', 'StudentSettings', 'Learner',
-           'draw_outliers', 'train_student', 'Prepared', 'prepare', 'run_student', 'run_study', 'summarise',
-           'summarise_sets', 'OutlierAwareSetting']
+           'log_density', 'club_bound', 'kl_of_softmax', 'energy_loss', 'standardised', 'RisingLine', 'StudentSettings',
+           'Learner', 'draw_outliers', 'train_student', 'Prepared', 'prepare', 'evaluate_classifier', 'run_student',
+           'run_study', 'summarise', 'summarise_sets', 'OutlierAwareSetting']
 
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #imports
-import json, math, os, time
+import json, math, os, time, warnings
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -417,13 +418,21 @@ def kl_of_softmax(
 def energy_loss(
     inside: torch.Tensor, # (N,) free energies of in-domain images
     outside: torch.Tensor, # (M,) of outliers
-    regression: nn.Linear # (M, 1) -> (M, 1)
+    regression: nn.Module # (M, 1) energies -> (M, 1) logits
 ) -> torch.Tensor: # nats, mean over images and outliers
     "Cross-entropy of the logistic regression that tells outliers by their energy (Du et al. 2022, equation 6)"
     e = torch.cat([inside, outside])[:, None]
     return F.binary_cross_entropy_with_logits(regression(e)[:, 0], (torch.arange(len(e), device=e.device) >= len(inside)).float())
 
-def standardised(y): return (y - y.mean(0))/(y.std(0, correction=0) + 1e-3)
+def standardised(y): return (y - y.mean(0))/(y.std(0, correction=0) + .01)
+
+class RisingLine(nn.Module):
+    "w e + b with w > 0: the more energy, the more of an outlier"
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.tensor(math.log(math.e - 1))), nn.Parameter(torch.tensor(0.))
+
+    def forward(self, e): return F.softplus(self.a)*e + self.b   # w is 1 at first
 
 @dataclass
 class StudentSettings(ClassifierSettings):
@@ -432,9 +441,9 @@ class StudentSettings(ClassifierSettings):
     alpha2: float = 8.   # weight of the divergence from the teacher's mapped features
     beta: float = .1     # weight of MICL1
     gamma: float = .2    # weight of MICL2
-    energy: float = 0.   # weight of the energy losses
+    energy: float = 0.   # weight of the energy loss
     outliers: str = 'diffusion' # 'diffusion' or 'vos'
-    pairs: str = 'class' # 'class': an image is paired with outliers of its class; 'random': with any
+    pairs: str = 'random' # 'random': an image is paired with any outlier; 'class': with those of its class
 
     def __post_init__(self):
         super().__post_init__()
@@ -442,9 +451,10 @@ class StudentSettings(ClassifierSettings):
             if getattr(self, name) not in known: raise ValueError(f"unknown {name} {getattr(self, name)!r}; there are {', '.join(known)}")
         for name in ('alpha1', 'alpha2', 'beta', 'gamma', 'energy'):
             if getattr(self, name) < 0: raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if self.energy and not self.alpha2: raise ValueError('energy needs alpha2 above 0, which trains the map that brings outliers to the student')
 
 class Learner(nn.Module):
-    "A student with all that its loss needs: the map of the teacher's features, two models q, two maps and regressions for energies"
+    "A student with all that its loss needs: the map of the teacher's features, two models q, a logistic regression for energies"
     def __init__(self,
                  student: Classifier, # to be trained
                  teacher_dim: int, # features of the teacher
@@ -454,26 +464,25 @@ class Learner(nn.Module):
         super().__init__()
         n = student.head.in_features
         self.student, self.transfer = student, nn.Linear(teacher_dim, n)
-        self.clubs, self.maps = nn.ModuleList([CLUB(d, n) for d in (u_dim, f_dim)]), nn.ModuleList([nn.Linear(d, n) for d in (u_dim, f_dim)])
-        self.regressions = nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])
+        self.clubs, self.line = nn.ModuleList([CLUB(d, n) for d in (u_dim, f_dim)]), RisingLine()
 
     def loss(self,
              f: torch.Tensor, # (N, n) features of the student
              logits: torch.Tensor, # (N, classes) of the student
              y: torch.Tensor, # (N,) classes
              teacher: tuple, # features (N, D) and logits (N, classes) of the teacher
-             outliers: tuple, # (N, u_dim) and (N, f_dim), standardised, each paired with its image
+             outliers: tuple, # (N, u_dim) and (N, f_dim), standardised, each paired with its image; (N, D) the former among the teacher's features
              s: StudentSettings # weights
             ) -> torch.Tensor: # the student's loss plus the negative log-likelihoods of the models q; no weight is in both
         "The loss; terms of weight 0 are not computed"
         loss = F.cross_entropy(logits, y)
         if s.alpha1: loss = loss + s.alpha1*kl_of_softmax(logits, teacher[1])
         if s.alpha2: loss = loss + s.alpha2*kl_of_softmax(f, self.transfer(teacher[0]))
-        for weight, club, out, move, regression in zip((s.beta, s.gamma), self.clubs, outliers, self.maps, self.regressions):
-            if weight:
-                fixed = functional_call(club, {k: v.detach() for k, v in club.named_parameters()}, (out,))
-                loss = loss + weight*club_bound(standardised(f), *fixed) - log_density(standardised(f).detach(), *club(out)).mean()/f.shape[1]
-            if s.energy: loss = loss + s.energy*energy_loss(-logits.logsumexp(1), -self.student.head(move(out)).logsumexp(1), regression)
+        for weight, club, out in zip((s.beta, s.gamma), self.clubs, outliers):
+            if not weight: continue
+            fixed = functional_call(club, {k: v.detach() for k, v in club.named_parameters()}, (out,))
+            loss = loss + weight*club_bound(standardised(f), *fixed) - log_density(standardised(f).detach(), *club(out)).mean()/f.shape[1]**.5
+        if s.energy: loss = loss + s.energy*energy_loss(-logits.logsumexp(1), -self.student.head(self.transfer(outliers[2]).detach()).logsumexp(1), self.line)
         return loss
 
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #train-student
@@ -507,22 +516,23 @@ def train_student(
     features, logits = (torch.as_tensor(v) for v in teacher)
     if len(features) != len(images): raise ValueError(f"{len(images)} training images, but outputs of the teacher for {len(features)}")
     bank = outliers[s.outliers]
-    u, f = standardised(bank.u).to(device), standardised(bank.f).to(device)
+    u, f, v = (w.to(device) for w in (standardised(bank.u), standardised(bank.f), F.normalize(bank.u)*features.norm(dim=1).mean()))
     learner = Learner(s.make(), features.shape[1], u.shape[1], f.shape[1])
     run = Run(folder, s, learner, make_optimizer(learner.parameters(), s))
     def loss_of(learner, step):
         x, y, index = labelled_batch(images, step, s)
         i, j = draw_outliers(bank, y, step, s)
         with autocast(s, device): outputs = learner.student(x.to(device))
-        return learner.loss(*outputs, y.to(device), (features[index].to(device), logits[index].to(device)), (u[i.to(device)], f[j.to(device)]), s)
+        return learner.loss(*outputs, y.to(device), (features[index].to(device), logits[index].to(device)), (u[i.to(device)], f[j.to(device)], v[i.to(device)]), s)
     def validate(learner): return cross_entropy_of(learner.student, val)
-    return fit(run, loss_of, validate, save_every, device=device)
+    return fit(run, loss_of, validate, save_every, clip=5., device=device)
 
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #variants
 variants = { # name -> what differs from the settings of the student
     'none': dict(alpha1=0., alpha2=0., beta=0., gamma=0.), 'IDKD': dict(beta=0., gamma=0.),
     'IDKD + MICL1': dict(gamma=0.), 'IDKD + MICL2': dict(beta=0.), 'MICL without IDKD': dict(alpha1=0., alpha2=0.), 'all': {},
-    'energy loss': dict(beta=0., gamma=0., energy=2.5), 'VOS outliers': dict(outliers='vos'), 'random pairs': dict(pairs='random')}
+    'energy loss': dict(beta=0., gamma=0., energy=.1), 'VOS energy loss': dict(beta=0., gamma=0., energy=.1, outliers='vos'), 'VOS outliers': dict(outliers='vos'),
+    'class pairs': dict(pairs='class', beta=5e-4, gamma=1e-3)}                             # the bound is hundreds of nats there
 
 @dataclass(eq=False)
 class Prepared:
@@ -566,6 +576,19 @@ def prepare(
     outputs = load_weights(folder/'outputs.safetensors')
     return Prepared(teacher, (outputs['features'].numpy(), outputs['logits'].numpy()), model, {k: Outliers.load(folder/f'{k}.safetensors') for k in ('diffusion', 'vos')}, json.loads(done.read_text())['seconds'])
 
+def evaluate_classifier(
+    network: Classifier, # a student or the teacher
+    images: Images, # training images, for KNN, ReAct and ViM
+    test: Images, # in-domain test images with labels
+    outside: dict, # name -> Images of the out-of-domain sets
+    n: int|None=None, # most images of a test set
+    k: int=50 # neighbour that counts in the score KNN
+) -> tuple: # rows of `post_hoc_table`; the scores
+    "All post-hoc scores of a classifier"
+    scores = post_hoc_scores(network, images, {test.name: test, **outside}, n=n, k=k)
+    labels = test.labels if n is None else test.labels[random_indices(len(test), min(n, len(test)))]
+    return post_hoc_table(scores, test.name, labels).assign(**{'in-domain': test.name}), scores
+
 def run_student(
     prepared: Prepared, # of the in-domain set
     images: Images, # its training images
@@ -586,10 +609,8 @@ def run_student(
     s = replace(s, seed=seed, **variants[variant])
     run = train_student(images, val, prepared.outputs, prepared.outliers, s, Path(folder)/f"{variant.replace(' ', '-')}-{seed}", save_every, device)
     student = run.averaged().student
-    scores = post_hoc_scores(student, images, {test.name: test, **outside}, n=n, k=k)
-    labels = test.labels if n is None else test.labels[random_indices(len(test), min(n, len(test)))]
-    table = post_hoc_table(scores, test.name, labels)
-    return table.assign(variant=variant, seed=seed, network=s.network, seconds=run.seconds, **{'in-domain': test.name}), student, scores
+    table, scores = evaluate_classifier(student, images, test, outside, n, k)
+    return table.assign(variant=variant, seed=seed, network=s.network, seconds=run.seconds), student, scores
 
 def run_study(
     prepared: Prepared, # and all further arguments as in `run_student`
@@ -597,10 +618,17 @@ def run_study(
     folder: str|Path, # runs/<name>
     names: tuple=tuple(variants), # which variants
     seeds: tuple=(1, 2, 3), # of each
+    save=lambda table: None, # called with the rows so far after each student
     **options # n, k, save_every, device
-) -> pd.DataFrame: # one row a variant, seed, score and out-of-domain set
-    "All variants with all seeds; finished students are taken up and only evaluated"
-    return pd.concat([run_student(prepared, images, val, test, outside, s, variant, seed, folder, **options)[0] for variant in names for seed in seeds], ignore_index=True)
+) -> pd.DataFrame: # one row a seed, variant, score and out-of-domain set
+    "All variants with all seeds; finished students are taken up and only evaluated; one whose loss is not finite is left out with a warning"
+    parts = []
+    for seed, variant in product(seeds, names):
+        try: parts.append(run_student(prepared, images, val, test, outside, s, variant, seed, folder, **options)[0])
+        except FloatingPointError as e: warnings.warn(f'{variant} with seed {seed} is left out: {e}'); continue
+        save(pd.concat(parts, ignore_index=True))
+    if not parts: raise FloatingPointError('no student has a finite loss: lower the learning rate')
+    return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #summary
 _measures = {'fpr95': 'FPR95', 'auc': 'AUROC', 'accuracy': 'accuracy'}
