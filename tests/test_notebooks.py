@@ -33,6 +33,8 @@ METHODS = {  # setting of a method: what the model's name has after the set's, i
     "complexity": ("", 25, 2, 49, dict(nll_bpd=-1, ic_png=2, ic_best=2, png_bpd=-2)), "regret": ("-vae", 20, 1, 0, dict(regret=2)), "features": ("", 30, 1, 0, dict(mahalanobis=.3, knn=.1)),
     "klip": ("", 25, 1, 80, dict(klip_max=2, klip_mean=.5))}
 
+ERODED = {"identity": 0, "rectangle-16": .5, "rectangle-16-offset-4": .5, "rectangle-16-offset-8": .1, "downsample-4": 2}  # erosion: how far LPIPS separates the sets
+
 FACES = ("faces-8", "alternating-checkerboard-8", .5), ("faces-4", "alternating-checkerboard-4", .1), ("faces-center", "center", 2)  # setting, mask, how far LPIPS separates the sets
 
 
@@ -108,6 +110,13 @@ def scores(tmp_path_factory):
     pd.DataFrame([{"views": v, "score": k, "n": 20, "ROC-AUC": .6, "low": .6 - v / 100, "high": .7} for v in (6, 12) for k in ("image, largest block", "pixel")]).to_csv(folder / "phantoms/ct.csv", index=False)
     np.savez(folder / "phantoms/ct.npz", **{f"{v} {what}": made.integers(0, 2, (2, *shape), dtype=np.uint8) for v in (6, 12)
                                            for what, shape in (("mean", (1, 32, 32)), *((w, (32, 32)) for w in ("image", "where", "map")))})
+    for model in SETS:                        # SR-OOD: the more is taken away, the farther are the sets
+        for source in (*SETS, f"{model}-val", f"{model}-val-flip", f"{model}-val-blend"):
+            inside, n = source in (model, f"{model}-val"), 200 if "-val" in source else 30
+            own = pd.DataFrame({f"{d}-{e}": (made.random(n) + 1 + (d == "lpips" and not inside) * shift).astype(np.float32) for d in ("lpips", "mse") for e, shift in ERODED.items()})
+            own.insert(0, "image", np.arange(n, dtype=np.int32)); own.insert(1, "attempt", np.zeros(n, np.int16))
+            write_table(own, folder / f"{model}-repair" / source / "repairing.parquet", method="repairing", source=source, split="test", n=n, model=f"{model}-repair",
+                        setting=dict(name="repairing"), weights=f"{model}-repair", data=source, nfe=0, seconds=1., machine={})
     columns = dict(attempts=1, steps=1, sampler="ddim", eta=1., t0=.3, spacing="uniform", resample=1, n="30 + 30", reference="dear by lpips")
     frontier = pd.DataFrame([{"model": m, "in-domain": m, "out-of-domain": o, "setting": s, "nfe": nfe, **columns, "score": k, "auc": a, "low": a - .02, "high": a + .02,
                               "seconds": nfe / 100, "difference": a - .9, "difference_low": a - .92, "difference_high": a - .88, "fingerprint": f"{m}{o}{s}{k}"}
@@ -180,15 +189,29 @@ def check_klip(reports, scores):
     assert findings["pixel, 6 views"] == "holds" and findings["pixel, 12 views"] == "is undecided" and (reports / "klip-ct.png").exists()
 
 
+def check_repairing(reports, scores):
+    table = pd.read_csv(reports / "repairing.csv").set_index(["in-domain", "out-of-domain", "repair"])
+    for model, outside in PAIRS:
+        expected = {e: area(scores, f"{model}-repair", outside, "repairing", f"lpips-{e}", few=30, inside=model) for e in ERODED}
+        assert table.loc[(model, outside, "Rec"), "ROC-AUC"] == pytest.approx(expected["identity"], abs=1e-5)
+        assert table.loc[(model, outside, "SR"), "difference"] == pytest.approx(expected["downsample-4"] - expected["rectangle-16"], abs=1e-5)
+        assert table.loc[(model, outside, "chosen"), "ROC-AUC"] == table.loc[(model, outside, "SR"), "ROC-AUC"] == 1     # by the outliers made from validation images
+    assert pd.read_csv(reports / "repairing-choice.csv").groupby("model")["candidate"].first().eq("lpips-downsample-4").all()
+    distances = pd.read_csv(reports / "repairing-distances.csv").groupby("distance")["ROC-AUC"].mean()
+    assert distances["LPIPS"] == 1 >= distances["MSE + 0.8 LPIPS"] > distances["MSE"]
+    verdicts = pd.read_csv(reports / "findings-repairing.csv").set_index("claim")["verdict"]
+    assert set(verdicts["difference >= 0"]) == {"holds"} and len(verdicts) == 4 * len(PAIRS)
+
+
 def check_relatives(reports, scores):
     every = pd.read_csv(reports / "relatives-all.csv").set_index(["in-domain", "out-of-domain", "method"])
     cost = pd.read_csv(reports / "relatives-cost.csv").set_index("method")
-    assert set(cost.index) == {"LMD", "KLIP", "Likelihood", "Input complexity", "Likelihood regret", "Pretrained features"} and (cost["pairs"] == len(PAIRS)).all()
+    assert set(cost.index) == {"LMD", "SR-OOD", "KLIP", "Likelihood", "Input complexity", "Likelihood regret", "Pretrained features"} and (cost["pairs"] == len(PAIRS)).all()
     areas = [area(scores, *pair, "klip", "klip_max", few=25) for pair in PAIRS]
     assert every.xs("KLIP", level="method")["ROC-AUC"].tolist() == pytest.approx(areas, abs=1e-5)
     assert cost.loc["KLIP", ["NFE", "seconds", "ROC-AUC, mean", "lowest"]].tolist() == pytest.approx([80, .5, np.mean(areas), min(areas)], abs=1e-5)
-    assert (every.loc[PAIRS[0][0], PAIRS[0][1]]["ROC-AUC"] == 1).sum() == 4     # which share the ranks 1 to 4
-    assert every.loc[(*PAIRS[0], "LMD"), "rank"] == 2.5 and (reports / "relatives.png").exists()
+    assert (every.loc[PAIRS[0][0], PAIRS[0][1]]["ROC-AUC"] == 1).sum() == 5     # which share the ranks 1 to 5
+    assert every.loc[(*PAIRS[0], "LMD"), "rank"] == 3 and (reports / "relatives.png").exists()
 
 
 def check_table1(reports, scores):
@@ -257,9 +280,9 @@ def check_fidelity(reports, scores):
     assert combined["combined"].tolist() == pytest.approx(areas, abs=1e-5) and (combined["difference"] - combined["combined"] + 1).abs().max() < 1e-5
 
 
-def area(scores, model, outside, setting, column="lpips", how="median", few=20):
+def area(scores, model, outside, setting, column="lpips", how="median", few=20, inside=None):
     "scikit-learn's ROC-AUC of the first images; 20 are those that all made-up settings have"
-    frames = [pd.read_parquet(scores / model / s / f"{setting}.parquet") for s in (model, outside)]
+    frames = [pd.read_parquet(scores / model / s / f"{setting}.parquet") for s in (inside or model, outside)]
     frames = [f[f["image"] < few] for f in frames]
     return roc_auc_score(np.repeat([0, 1], few), np.concatenate([f.groupby("image")[column].agg(how) for f in frames]))
 
