@@ -110,6 +110,14 @@ def scores(tmp_path_factory):
     pd.DataFrame([{"views": v, "score": k, "n": 20, "ROC-AUC": .6, "low": .6 - v / 100, "high": .7} for v in (6, 12) for k in ("image, largest block", "pixel")]).to_csv(folder / "phantoms/ct.csv", index=False)
     np.savez(folder / "phantoms/ct.npz", **{f"{v} {what}": made.integers(0, 2, (2, *shape), dtype=np.uint8) for v in (6, 12)
                                            for what, shape in (("mean", (1, 32, 32)), *((w, (32, 32)) for w in ("image", "where", "map")))})
+    (folder / "fashionmnist-student").mkdir()  # OAL: one seed after the other, all a tenth above none
+    rows = [dict(variant=v, seed=k, score=score, network="vit" if v == "teacher" else "resnet18", **{"in-domain": "fashionmnist", "out-of-domain": o}, auc=.8 + better + k / 100, fpr95=.4 - better, accuracy=.9, seconds=1.)
+            for v, better, seeds in (("teacher", .05, (0,)), ("none", 0, (1, 2, 3)), ("IDKD", .02, (1, 2, 3)), ("MICL without IDKD", -.1, (1, 2, 3)), ("energy loss", 0, (1, 2, 3)), ("all", .1, (1, 2, 3)))
+            for k in seeds for score in ("energy", "knn") for o in ("mnist", "kmnist7k")]
+    pd.DataFrame(rows).to_csv(folder / "fashionmnist-student/study.csv", index=False)
+    pd.DataFrame([dict(r, network="resnet50", auc=r["auc"] - .1) for r in rows if r["variant"] in ("none", "all")]).to_csv(folder / "fashionmnist-student/study-resnet50.csv", index=False)
+    pd.DataFrame(dict(part=["teacher", "all"], seconds=[10, 20])).to_csv(folder / "fashionmnist-student/study-cost.csv", index=False)
+    np.savez(folder / "fashionmnist-student/study.npz", **{f"{v} {o}": made.normal(o == "mnist", 1, 50) for v in ("none", "all") for o in ("fashionmnist", "mnist")})
     for model in SETS:                        # SR-OOD: the more is taken away, the farther are the sets
         for source in (*SETS, f"{model}-val", f"{model}-val-flip", f"{model}-val-blend"):
             inside, n = source in (model, f"{model}-val"), 200 if "-val" in source else 30
@@ -201,6 +209,15 @@ def check_repairing(reports, scores):
     assert distances["LPIPS"] == 1 >= distances["MSE + 0.8 LPIPS"] > distances["MSE"]
     verdicts = pd.read_csv(reports / "findings-repairing.csv").set_index("claim")["verdict"]
     assert set(verdicts["difference >= 0"]) == {"holds"} and len(verdicts) == 4 * len(PAIRS)
+
+
+def check_outlier_aware(reports, scores):
+    modules, differences = (pd.read_csv(reports / f"oal-{name}.csv").set_index("variant") for name in ("modules", "differences"))
+    assert modules.loc["all", ["AUROC", "FPR95", "accuracy", "seeds"]].tolist() == pytest.approx([92, 30, 90, 3]) and modules.loc["none", "AUROC deviation"] == pytest.approx(1)
+    assert differences.loc["all", ["AUROC", "AUROC low", "AUROC high"]].tolist() == pytest.approx([10] * 3) and "teacher" not in differences.index
+    backbones = pd.read_csv(reports / "oal-backbones.csv").set_index(["network", "variant"])["AUROC"]
+    assert backbones["resnet18", "all"] - backbones["resnet50", "all"] == pytest.approx(10) and (reports / "oal-energies.png").exists()
+    assert pd.read_csv(reports / "findings-oal.csv")["verdict"].tolist() == ["holds"] * 3 + ["holds"]     # a loss of 0 is no gain
 
 
 def check_relatives(reports, scores):

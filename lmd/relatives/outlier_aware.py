@@ -8,7 +8,7 @@ __all__ = ['variants', 'oal_published', 'neighbour_distance', 'boundary_points',
            'pooled', 'LatentSettings', 'train_latent', 'Outliers', 'imagine_outliers', 'save_latent', 'CLUB',
            'log_density', 'club_bound', 'kl_of_softmax', 'energy_loss', 'standardised', 'RisingLine', 'StudentSettings',
            'Learner', 'draw_outliers', 'train_student', 'Prepared', 'prepare', 'evaluate_classifier', 'run_student',
-           'run_study', 'summarise', 'summarise_sets', 'OutlierAwareSetting']
+           'run_study', 'summarise', 'summarise_sets', 'seed_differences', 'OutlierAwareSetting']
 
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #imports
 import json, math, os, time, warnings
@@ -25,6 +25,7 @@ from accelerate.utils import set_seed
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from matplotlib.axes import Axes
 from safetensors.torch import save_file
+from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
@@ -633,6 +634,8 @@ def run_study(
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #summary
 _measures = {'fpr95': 'FPR95', 'auc': 'AUROC', 'accuracy': 'accuracy'}
 
+def _by_seed(frame, by): return 100*frame.groupby([*by, 'seed'], sort=False)[list(_measures)].mean()   # percent, means over out-of-domain sets
+
 def summarise(
     frame: pd.DataFrame, # of `run_study`
     by: tuple=('variant',) # columns that make a line
@@ -642,7 +645,7 @@ def summarise(
     for name in {'score', 'variant', 'network', 'in-domain'} - set(by):
         if frame.groupby(by)[name].nunique().max() > 1: raise ValueError(f'each line would mix several values of {name}: choose one, or add it to `by`')
     if frame.groupby([*by, 'seed'])['out-of-domain'].nunique().nunique() > 1: raise ValueError('some trainings lack out-of-domain sets that others have')
-    each = 100*frame.groupby([*by, 'seed'], sort=False)[list(_measures)].mean()
+    each = _by_seed(frame, by)
     mean, deviation = (getattr(each.groupby(by, sort=False), how)() for how in ('mean', 'std'))
     out = pd.concat([pd.DataFrame({name: mean[k], f'{name} deviation': deviation[k]}) for k, name in _measures.items()], axis=1)
     return out.assign(seeds=each.groupby(by, sort=False).size()).reset_index()
@@ -657,6 +660,21 @@ def summarise_sets(
     sets['mean'] = summarise(frame, by).set_index(by)
     out = pd.concat({f'{name} {m}': t[m] for name, t in sets.items() for m in ('FPR95', 'AUROC')}, axis=1)
     return out.assign(accuracy=sets['mean']['accuracy']).reset_index()
+
+# %% ../../nbs/relatives/04_outlier_aware.ipynb #seed-differences
+def seed_differences(
+    frame: pd.DataFrame, # of `run_study`, rows of one score
+    reference: str='none', # the variant that the others are compared with
+) -> pd.DataFrame: # variant, seeds; FPR95, AUROC, accuracy: differences in percent, each with low and high (95 %, Student's t; NaN for one seed)
+    "Each variant minus the reference over the seeds that both have; raises ValueError if the reference is not there"
+    if reference not in set(frame['variant']): raise ValueError(f'no variant {reference!r} to compare with; there are {", ".join(frame["variant"].unique())}')
+    each, rows = _by_seed(frame, ['variant']), []
+    for variant in (v for v in frame['variant'].unique() if v != reference):
+        d = (each.loc[variant] - each.loc[reference]).dropna()
+        if d.empty: continue
+        half = stats.t.ppf(.975, len(d) - 1)*d.std()/len(d)**.5
+        rows.append({'variant': variant, 'seeds': len(d)} | {f'{name}{end}': v for k, name in _measures.items() for end, v in (('', d[k].mean()), (' low', d[k].mean() - half[k]), (' high', d[k].mean() + half[k]))})
+    return pd.DataFrame(rows)
 
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #paper
 oal_published = pd.DataFrame([ # in-domain, network, variant, score, FPR95, AUROC, accuracy; percent
