@@ -331,7 +331,7 @@ def eval_command(in_domain, out_of_domain, column, how):
 @click.option('-n', default=4, type=click.IntRange(1), help='How many images: the first n that the setting scores.')
 @_shared('split', 'params', 'root', 'device', 'batch', 'skip')
 def reconstruct_command(source, model, setting, out, n, split, params, root, device, batch, skip_unreadable):
-    "Write originals, masks, reconstructions and distances of a few images of SOURCE to an npz file."
+    "Write originals, masks, reconstructions and distances of a few images of SOURCE to an npz file; of sample repairing, eroded and repaired images."
     import torch
     from lmd.data import to_model, to_uint8
     from lmd.scoring import load_params
@@ -339,9 +339,14 @@ def reconstruct_command(source, model, setting, out, n, split, params, root, dev
     index = s.indices(images)[:n]
     detector = s.detector(model, device, batch)
     x = to_model(images[index], detector.size, detector.channels)
-    measured, M, y = detector.inspect(x, torch.from_numpy(index))
-    _replace_npz(out, image=index, original=to_uint8(x), mask=M.numpy() > 0, reconstruction=to_uint8(y), **measured)
-    click.echo(f'{out}: {len(index)} images x {s.attempts} attempts')
+    if hasattr(detector, 'repair'):
+        pictures = {f'{erosion} {what}': to_uint8(part) for erosion, pair in detector.repair(x, torch.from_numpy(index)).items() for what, part in zip(('eroded', 'repaired'), pair)}
+    elif hasattr(detector, 'inspect'):
+        measured, M, y = detector.inspect(x, torch.from_numpy(index))
+        pictures = {'mask': M.numpy() > 0, 'reconstruction': to_uint8(y), **measured}
+    else: raise ValueError(f'{setting} is of the method {s.method}, which paints nothing')
+    _replace_npz(out, image=index, original=to_uint8(x), **pictures)
+    click.echo(f'{out}: {len(index)} images')
 
 # %% ../nbs/21_cli.ipynb #calibrate-command
 @main.command('calibrate')

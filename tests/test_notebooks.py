@@ -125,6 +125,9 @@ def scores(tmp_path_factory):
             own.insert(0, "image", np.arange(n, dtype=np.int32)); own.insert(1, "attempt", np.zeros(n, np.int16))
             write_table(own, folder / f"{model}-repair" / source / "repairing.parquet", method="repairing", source=source, split="test", n=n, model=f"{model}-repair",
                         setting=dict(name="repairing"), weights=f"{model}-repair", data=source, nfe=0, seconds=1., machine={})
+            if "-val" not in source:
+                pictures = {f"{e} {what}": made.integers(0, 256, (2, 1, 32, 32), dtype=np.uint8) for e in ERODED for what in ("eroded", "repaired")}
+                np.savez(folder / f"{model}-repair" / source / "repairing.npz", original=made.integers(0, 256, (2, 1, 32, 32), dtype=np.uint8), **pictures)
     columns = dict(attempts=1, steps=1, sampler="ddim", eta=1., t0=.3, spacing="uniform", resample=1, n="30 + 30", reference="dear by lpips")
     frontier = pd.DataFrame([{"model": m, "in-domain": m, "out-of-domain": o, "setting": s, "nfe": nfe, **columns, "score": k, "auc": a, "low": a - .02, "high": a + .02,
                               "seconds": nfe / 100, "difference": a - .9, "difference_low": a - .92, "difference_high": a - .88, "fingerprint": f"{m}{o}{s}{k}"}
@@ -207,6 +210,7 @@ def check_repairing(reports, scores):
     assert pd.read_csv(reports / "repairing-choice.csv").groupby("model")["candidate"].first().eq("lpips-downsample-4").all()
     distances = pd.read_csv(reports / "repairing-distances.csv").groupby("distance")["ROC-AUC"].mean()
     assert distances["LPIPS"] == 1 >= distances["MSE + 0.8 LPIPS"] > distances["MSE"]
+    assert all((reports / f"repairing-{model}.png").exists() for model in SETS)
     verdicts = pd.read_csv(reports / "findings-repairing.csv").set_index("claim")["verdict"]
     assert set(verdicts["difference >= 0"]) == {"holds"} and len(verdicts) == 4 * len(PAIRS)
 
