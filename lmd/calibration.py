@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BETS', 'conformal_p_values', 'flagged_rank', 'rate_interval', 'flag_threshold', 'repeated_splits',
-           'benjamini_hochberg', 'DriftAlarm', 'identify', 'CalibratedDetector', 'open_calibrated', 'judged']
+           'benjamini_hochberg', 'DriftAlarm', 'identify', 'CalibratedDetector', 'open_calibrated',
+           'calibrate_candidate', 'judged']
 
 # %% ../nbs/16_calibration.ipynb #imports
 import json, os
@@ -16,7 +17,7 @@ import pandas as pd
 import torch
 from scipy.stats import betabinom
 
-from .combination import Combination, combination_from, load_plain, save_plain
+from .combination import Combination, combination_from, load_plain, save_plain, standard_candidates
 from .diffusion import checkpoint_fingerprint
 from .evaluation import auc_interval, roc_auc
 from .plots import check_scores
@@ -248,6 +249,14 @@ def open_calibrated(
     identity = load_plain(path)[0].get('identity', {})
     setting = make_setting({'method': identity.get('method'), **identity.get('setting', {})})
     return CalibratedDetector.load(path, setting.detector(model, device, batch, root), identify(model, setting))
+
+# %% ../nbs/16_calibration.ipynb #calibrate-candidate
+def calibrate_candidate(
+    name: str, # of `standard_candidates`
+    val: dict, # distances of in-domain validation images: name -> (N, r) array
+) -> CalibratedDetector: # half of them fitted it, the other half calibrated it
+    "A combination by its name, calibrated on distances that are known already; raises KeyError if it needs others."
+    return CalibratedDetector(None, standard_candidates(list(val))[name], {}).calibrate_measured(val)
 
 # %% ../nbs/16_calibration.ipynb #judged
 def judged(

@@ -31,6 +31,13 @@ def _device():
 def main():
     "Lift, Map, Detect: unsupervised out-of-distribution detection by diffusion inpainting."
 
+def _replace_npz(out, **arrays):
+    import numpy as np
+    from lmd.plots import replace_files
+    def write(p):
+        with open(p, 'wb') as f: np.savez_compressed(f, **arrays)      # a path would get the suffix .npz
+    replace_files({out: write})
+
 def _shared(*options):
     "Decorator: options that several commands have in common"
     known = dict(
@@ -197,13 +204,6 @@ def train_repairer_command(source, out, config, run_folder, params, root, device
     click.echo(f'{out}: loss {run.losses[-1][1]:.4f}, on validation images {run.losses[-1][2]:.4f}')
 
 # %% ../nbs/21_cli.ipynb #outlier-aware-command
-def _replace_npz(out, **arrays):
-    import numpy as np
-    from lmd.plots import replace_files
-    def write(p):
-        with open(p, 'wb') as f: np.savez_compressed(f, **arrays)      # a path would get the suffix .npz
-    replace_files({out: write})
-
 @main.command('outlier-aware')
 @click.argument('source')
 @click.option('--outside', 'sets', multiple=True, required=True, help='Out-of-domain set, or a set and a split, as in fashionmnist:test:flip; may be given several times.')
@@ -229,7 +229,7 @@ def outlier_aware_command(source, sets, out, latent_out, table, config, names, s
     from lmd.relatives.posthoc import release_classifier
     from lmd.scoring import load_params
     images, val, test = (load(source, split, root=root) for split in ('train', 'val', 'test'))
-    outside = {text: load_split(text.partition(':')[0], text.partition(':')[2] or 'test', root=root) for text in sets}
+    outside = {text: load_split(*text.split(':', 1), root=root) for text in sets}
     teacher, latent, outliers, s = (load_params(*entry, params) for entry in (('train-classifier', source), ('train-latent', source), ('outliers', source), ('train-student', config or source)))
     run, names = Path(run_folder or f'runs/{Path(out).name}'), names or tuple(variants)
     prepared = prepare(images, val, teacher, latent, outliers, run, device=device)
