@@ -8,8 +8,8 @@ __all__ = ['methods', 'trainings', 'AnySetting', 'Setting', 'make_setting', 'loa
            'score_set']
 
 # %% ../nbs/10_scoring.ipynb #imports
-import hashlib, importlib, json, os, platform, time
-from dataclasses import asdict, dataclass, fields, replace
+import hashlib, importlib, json, platform, time
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from .diffusion import checkpoint_fingerprint, load_denoiser
 from .distance import distances_from_names
 from .inpainting import Denoise, Inpaint, samplers
 from .masking import mask_from_name
-from .tables import COMPACT, read_metadata, round_bits, write_table
+from .tables import read_metadata, round_bits, write_table, write_tables
 from .training import from_entry
 
 # %% ../nbs/10_scoring.ipynb #any-setting
@@ -213,11 +213,11 @@ def about_machine() -> dict: # versions, processor, threads
     return dict(cpu=cpu, gpu=gpu, threads=torch.get_num_threads(), python=platform.python_version(), **{p: version(p) for p in ('lmd', 'torch', 'diffusers', 'lpips')})
 
 # %% ../nbs/10_scoring.ipynb #merge
-def _together(paths, schema, rows=50_000):
+def _together(paths, rows=50_000):
     "Tables of about that many rows: each row group has its overhead, and a million images must not be in memory at once"
     held = []
     for p in paths:
-        held.append(pq.read_table(p).cast(schema))
+        held.append(pq.read_table(p).replace_schema_metadata())
         if sum(map(len, held)) >= rows: yield pa.concat_tables(held); held = []
     if held: yield pa.concat_tables(held)
 
@@ -227,16 +227,11 @@ def merge_shards(
     **metadata # anything json can hold; the shards' seconds are added up, and their network evaluations per image averaged
 ):
     "Write all shards into one file, in one piece, and remove them"
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     about = [read_metadata(p) for p in paths]
     metadata['seconds'] = round(sum(a['seconds'] for a in about), 3)
     nfe = round(sum(a['nfe']*a['n'] for a in about)/sum(a['n'] for a in about), 1)
     metadata['nfe'] = int(nfe) if nfe == int(nfe) else nfe
-    schema, temporary = pq.read_schema(paths[0]).with_metadata({'lmd': json.dumps(metadata)}), out.with_name(f'{out.name}.{os.getpid()}.tmp')
-    with pq.ParquetWriter(temporary, schema, **COMPACT) as writer:
-        for table in _together(paths, schema): writer.write_table(table)
-    os.replace(temporary, out)
+    write_tables(_together(paths), out, **metadata)
     for p in paths: p.unlink()
     if not any(paths[0].parent.iterdir()): paths[0].parent.rmdir()
 
