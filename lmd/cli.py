@@ -572,11 +572,12 @@ def frontier_command(source, model, setting, sets, out, n, most, params, root, d
 @main.command('verify')
 @click.argument('scores', nargs=-1, required=True, type=click.Path(exists=True))
 @click.option('-n', default=100, type=click.IntRange(1), help='Images to score again, in float32.')
+@click.option('--nfe', default=20_000, type=click.IntRange(1), help='Most network evaluations a file: fewer images where they are dear, but at least 4.')
 @click.option('--models', default='checkpoints', help='Folder of the checkpoints.')
 @click.option('--bias', default=.05, help='Largest mean difference of the scores, in standard deviations between images.')
 @click.option('--spread', default=.1, help='Largest standard deviation of that difference.')
 @_shared('root', 'device', 'batch')
-def verify_command(scores, n, models, bias, spread, root, device, batch):
+def verify_command(scores, n, nfe, models, bias, spread, root, device, batch):
     "Score some images of each of SCORES again and fail if they drifted."
     import numpy as np
     import pandas as pd
@@ -593,7 +594,8 @@ def verify_command(scores, n, models, bias, spread, root, device, batch):
         if images.md5 != meta['data']: raise ValueError(f"{path} was scored on other images: md5 {meta['data']}, here {images.md5}")
         if checkpoint_fingerprint(model) != meta['weights']: raise ValueError(f"{path} was scored with other weights than those in {model}")
         all_images = old['image'].unique()
-        index = all_images[random_indices(len(all_images), min(n, len(all_images)))].astype(np.int64)
+        some = min(n, max(int(nfe/max(meta['nfe'], 1)), 4), len(all_images))
+        index = all_images[random_indices(len(all_images), some)].astype(np.int64)
         new = score_frame(replace(s, dtype='float32').detector(model, device, batch, root), images, index)
         for column in new.columns.drop(['image', 'attempt']):
             was, now, every = (aggregate_scores(f, column, s.how) for f in (old[old['image'].isin(index)], new, old))

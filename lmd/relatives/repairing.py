@@ -26,11 +26,10 @@ from torch import nn
 
 from ..combination import ZScores, choose, split_validation
 from ..data import Images, check_model_input, image_indices, registry, to_model
-from ..detector import LMD
-from ..diffusion import Denoiser, load_denoiser, new_checkpoint
+from ..diffusion import Denoiser, new_checkpoint
 from ..distance import FillDistance, distances_from_names, load_weights
 from ..evaluation import compare, evaluate
-from ..inpainting import DDIM, Inpaint, samplers
+from ..inpainting import Inpaint
 from ..plots import draw_image, plot_loss, save_figure, set_style
 from ..random import Randomness
 from ..scoring import AnySetting, Setting
