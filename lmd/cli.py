@@ -433,7 +433,7 @@ def detect_command(source, model, calibration, fpr, maps, to, split, root, devic
 def _some(images, n, detector):
     "At most n images, seeded random ones, as the detector takes them; and their indices"
     from lmd.data import random_indices, to_model
-    index = random_indices(len(images), min(n, len(images)))
+    index = random_indices(len(images), n)
     return to_model(images[index], detector.size, detector.channels), index
 
 @main.command('localise')
@@ -594,7 +594,7 @@ def verify_command(scores, n, nfe, models, bias, spread, root, device, batch):
         if images.md5 != meta['data']: raise ValueError(f"{path} was scored on other images: md5 {meta['data']}, here {images.md5}")
         if checkpoint_fingerprint(model) != meta['weights']: raise ValueError(f"{path} was scored with other weights than those in {model}")
         all_images = old['image'].unique()
-        some = min(n, max(int(nfe/max(meta['nfe'], 1)), 4), len(all_images))
+        some = min(n, max(int(nfe/max(meta['nfe'], 1)), 4))
         index = all_images[random_indices(len(all_images), some)].astype(np.int64)
         new = score_frame(replace(s, dtype='float32').detector(model, device, batch, root), images, index)
         for column in new.columns.drop(['image', 'attempt']):

@@ -680,9 +680,9 @@ def image_indices(
 # %% ../nbs/00_data.ipynb #random-indices
 def random_indices(
     total: int, # images in the set
-    n: int, # images wanted
+    n: int | None, # most images wanted; None: all
     seed: int = 0, # of the permutation
-) -> np.ndarray: # (n,) int64, ascending
-    "`n` of `total` indices by a seeded permutation; raises ValueError if there are not as many."
-    if not 1 <= n <= total: raise ValueError(f"cannot take {n} of {total} images")
+) -> np.ndarray: # (min(n, total),) int64, ascending
+    "At most `n` of `total` indices by a seeded permutation; raises ValueError where either is below 1."
+    if total < 1 or (n is not None and n < 1): raise ValueError(f"cannot take {n} of {total} images")
     return np.sort(np.random.RandomState(seed).permutation(total)[:n]).astype(np.int64)

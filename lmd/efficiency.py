@@ -187,7 +187,7 @@ def validation_sets(
 ) -> tuple: # `Images` to fit on, in-domain `Images`, list of `Images` of outliers, one a kind
     "Cut validation images into sets to choose on; raises ValueError as `load_split` and `split_validation`."
     val = load_split(source, 'val', root=root)
-    fit, inside, sources = (part[random_indices(len(part), min(n, len(part)), seed)] for part in split_validation(len(val), seed))
+    fit, inside, sources = (part[random_indices(len(part), n, seed)] for part in split_validation(len(val), seed))
     return subset(val, fit), subset(val, inside), [subset(load_split(source, f'val:{kind}', root=root), sources) for kind in kinds]
 
 # %% ../nbs/17_efficiency.ipynb #table-file

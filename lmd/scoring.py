@@ -49,7 +49,7 @@ class AnySetting:
 
     def indices(self, images):
         "Which images are scored: all, or n seeded random ones of a larger set, ascending"
-        return random_indices(len(images), min(self.n or len(images), len(images)))
+        return random_indices(len(images), self.n)
 
 # %% ../nbs/10_scoring.ipynb #setting
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def in_domain_images(
     if not {'data', 'data_md5', 'size', 'channels'} <= set(about): raise ValueError(f'{path} does not name the in-domain set (data, data_md5, size, channels): a method that is fitted needs a checkpoint made by `lmd train`')
     images = load(about['data'], split, root=root)
     if images.md5 != about['data_md5']: raise ValueError(f"{model} was trained on {about['data']} with md5 {about['data_md5']}, but that in {root} has {images.md5}")
-    index = random_indices(len(images), min(n, len(images)), seed)
+    index = random_indices(len(images), n, seed)
     return to_model(images[index], about['size'], about['channels'])
 
 # %% ../nbs/10_scoring.ipynb #cost

@@ -132,7 +132,7 @@ def plot_outliers(
     "In-domain features, coloured by class, and outliers, in the plane of the features' two largest principal components"
     if ax is None: ax = plt.subplots(figsize=(3.6, 3.2))[1]
     plane = PCA(2, random_state=0).fit(features)
-    shown = random_indices(len(features), min(most, len(features)))
+    shown = random_indices(len(features), most)
     ax.scatter(*plane.transform(features[shown]).T, c=labels[shown], cmap='tab10', s=3)
     ax.scatter(*plane.transform(outliers).T, c='black', marker='x', s=12, linewidths=.7, label=f'outliers ({len(outliers)})')
     ax.set(xlabel='first principal component', ylabel='second', title=title)
@@ -587,7 +587,7 @@ def evaluate_classifier(
 ) -> tuple: # rows of `post_hoc_table`; the scores
     "All post-hoc scores of a classifier"
     scores = post_hoc_scores(network, images, {test.name: test, **outside}, n=n, k=k)
-    labels = test.labels if n is None else test.labels[random_indices(len(test), min(n, len(test)))]
+    labels = test.labels[random_indices(len(test), n)]
     return post_hoc_table(scores, test.name, labels).assign(**{'in-domain': test.name}), scores
 
 def run_student(

@@ -261,7 +261,7 @@ def cross_entropy_of(
     n: int=1000 # most of them: seeded random ones
 ) -> float: # nats
     "Mean cross-entropy on validation images"
-    index = random_indices(len(val), min(n, len(val)))
+    index = random_indices(len(val), n)
     logits = torch.from_numpy(classifier_outputs(network, val, index)[1])
     return F.cross_entropy(logits, torch.from_numpy(val.labels[index].astype(np.int64))).item()
 
@@ -340,9 +340,8 @@ def post_hoc_scores(
     autocast: torch.dtype|None=None # run the network in this type, or None for float32
 ) -> dict: # set -> {score: (N,) float64}, and 'logits' among them: (N, classes)
     "All post-hoc scores of some sets"
-    some = lambda images, n: random_indices(len(images), min(n or len(images), len(images)))
-    fitted = PostHoc(classifier_outputs(network, train, some(train, fit), autocast=autocast)[0], *(None if v is None else v.detach().cpu().numpy() for v in (network.head.weight, network.head.bias)), k)
-    outputs = {name: classifier_outputs(network, images, some(images, n), autocast=autocast) for name, images in sets.items()}
+    fitted = PostHoc(classifier_outputs(network, train, random_indices(len(train), fit), autocast=autocast)[0], *(None if v is None else v.detach().cpu().numpy() for v in (network.head.weight, network.head.bias)), k)
+    outputs = {name: classifier_outputs(network, images, random_indices(len(images), n), autocast=autocast) for name, images in sets.items()}
     return {name: {**fitted.measure(f), 'logits': l} for name, (f, l) in outputs.items()}
 
 def post_hoc_table(
