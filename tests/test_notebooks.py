@@ -131,7 +131,9 @@ def scores(tmp_path_factory):
     columns = dict(attempts=1, steps=1, sampler="ddim", eta=1., t0=.3, spacing="uniform", resample=1, n="30 + 30", reference="dear by lpips")
     frontier = pd.DataFrame([{"model": m, "in-domain": m, "out-of-domain": o, "setting": s, "nfe": nfe, **columns, "score": k, "auc": a, "low": a - .02, "high": a + .02,
                               "seconds": nfe / 100, "difference": a - .9, "difference_low": a - .92, "difference_high": a - .88, "fingerprint": f"{m}{o}{s}{k}"}
-                             for m, o in PAIRS for k in ("lpips", "combined") for s, nfe, a in (("cheap", 2, .7), ("dear", 100, .9), ("wasteful", 50, .6))])
+                             for m, o in [*PAIRS, *((f"{m} val", f"{m} val:flip") for m in SETS)] for k in ("lpips", "combined")
+                             for s, nfe, a in (("cheap", 2, .7), ("dear", 100, .9), ("wasteful", 50, .8 if "val" in m else .6))])
+    frontier["model"] = frontier["model"].str.removesuffix(" val")
     for model, rows in frontier.groupby("model"): rows.to_csv(folder / model / "frontier.csv", index=False)
     return folder
 
@@ -154,6 +156,9 @@ def check_frontier(reports, scores):
     assert best.loc[("LPIPS", 100), "auc"] == pytest.approx(.9) and (best["pairs"] == len(PAIRS)).all()
     assert len(pd.read_csv(reports / "frontier.csv")) == 6 and (reports / "frontier.png").exists()
     assert json.loads((reports / "metrics/frontier.json").read_text())["combined at 2"]["nfe"] == 2
+    chosen = pd.read_csv(reports / "frontier-chosen.csv").set_index(["score", "budget"]).loc["LPIPS"]
+    assert chosen["setting"].tolist() == ["cheap"] * 4 + ["wasteful", "dear"]
+    assert chosen.loc[50, ["on validation images", "on test pairs", "best on test pairs"]].tolist() == pytest.approx([.8, .6, .7])
 
 
 def check_adaptive(reports, scores):
