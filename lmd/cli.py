@@ -207,7 +207,7 @@ def train_repairer_command(source, out, config, run_folder, params, root, device
 @main.command('outlier-aware')
 @click.argument('source')
 @click.option('--outside', 'sets', multiple=True, required=True, help='Out-of-domain set, or a set and a split, as in fashionmnist:test:flip; may be given several times.')
-@click.option('--out', required=True, help='Checkpoint folder of the released student (variant all, first seed): checkpoints/NAME-student.')
+@click.option('--out', required=True, help='Checkpoint folder of the released student (first seed; variant all, or else the last one): checkpoints/NAME-student.')
 @click.option('--latent-out', required=True, help='Checkpoint folder of the latent diffusion model and its outliers: checkpoints/NAME-latent.')
 @click.option('--table', required=True, help='The csv file of the study to write; what the parts took goes to a file of the same name with -cost, the energies of the first students to one with the ending npz.')
 @click.option('--config', help="The student's entry under train-student. [default: SOURCE]")
@@ -225,7 +225,7 @@ def outlier_aware_command(source, sets, out, latent_out, table, config, names, s
     from lmd.data import load
     from lmd.outliers import load_split
     from lmd.plots import replace_files
-    from lmd.relatives.outlier_aware import evaluate_classifier, prepare, run_student, run_study, save_latent, variants
+    from lmd.relatives.outlier_aware import evaluate_classifier, prepare, run_study, save_latent, variants
     from lmd.relatives.posthoc import release_classifier
     from lmd.scoring import load_params
     images, val, test = (load(source, split, root=root) for split in ('train', 'val', 'test'))
@@ -233,17 +233,17 @@ def outlier_aware_command(source, sets, out, latent_out, table, config, names, s
     teacher, latent, outliers, s = (load_params(*entry, params) for entry in (('train-classifier', source), ('train-latent', source), ('outliers', source), ('train-student', config or source)))
     run, names = Path(run_folder or f'runs/{Path(out).name}'), names or tuple(variants)
     prepared = prepare(images, val, teacher, latent, outliers, run, device=device)
-    first = evaluate_classifier(prepared.teacher, images, test, outside, n)[0].assign(variant='teacher', seed=teacher.seed, network=teacher.network, seconds=prepared.seconds['teacher'])
-    def save(rows): replace_files({table: lambda p: pd.concat([first, rows]).to_csv(p, index=False, float_format='%.6g')})
+    taught = evaluate_classifier(prepared.teacher, images, test, outside, n)[0].assign(variant='teacher', seed=teacher.seed, network=teacher.network, seconds=prepared.seconds['teacher'])
+    def save(rows): replace_files({table: lambda p: pd.concat([taught, rows]).to_csv(p, index=False, float_format='%.6g')})
     students = run/(config or source)
-    study = run_study(prepared, images, val, test, outside, s, students, names, seeds, save, n=n, device=device)
-    found = {v: run_student(prepared, images, val, test, outside, s, v, seeds[0], students, n=n, device=device) for v in ('none', 'all')}
-    rows, student, _ = found['all']
+    study, first = run_study(prepared, images, val, test, outside, s, students, names, seeds, save, n=n, device=device)
+    released = 'all' if 'all' in first else list(first)[-1]
+    rows, student, _ = first[released]
     cost = pd.DataFrame([*prepared.seconds.items(), *study.groupby('variant', sort=False)['seconds'].mean().items()], columns=['part', 'seconds'])
     save_latent(prepared.latent, prepared.outliers['diffusion'], prepared.teacher.head.weight, images, latent, outliers, latent_out)
-    release_classifier(student, replace(s, seed=seeds[0]), images, out, rows['accuracy'].iloc[0], 'a student of outlier-aware learning')
+    release_classifier(student, replace(s, seed=seeds[0]), images, out, rows['accuracy'].iloc[0], f'a student of outlier-aware learning, variant {released}')
     replace_files({Path(table).with_name(f'{Path(table).stem}-cost.csv'): lambda p: cost.to_csv(p, index=False, float_format='%.6g')})
-    _replace_npz(Path(table).with_suffix('.npz'), **{f'{v} {name}': of['energy'].astype(np.float16) for v, (_, _, scores) in found.items() for name, of in scores.items()})
+    _replace_npz(Path(table).with_suffix('.npz'), **{f'{v} {name}': of['energy'].astype(np.float16) for v in ('none', released) if v in first for name, of in first[v][2].items()})
     click.echo(study[study['score'] == 'energy'].groupby('variant', sort=False)[['auc', 'fpr95', 'accuracy']].mean().to_string(float_format='%.3f'))
 
 # %% ../nbs/21_cli.ipynb #score-command

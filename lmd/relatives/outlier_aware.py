@@ -621,15 +621,17 @@ def run_study(
     seeds: tuple=(1, 2, 3), # of each
     save=lambda table: None, # called with the rows so far after each student
     **options # n, k, save_every, device
-) -> pd.DataFrame: # one row a seed, variant, score and out-of-domain set
+) -> tuple: # one row a seed, variant, score and out-of-domain set (a DataFrame); variant -> what `run_student` returns, of the first seed
     "All variants with all seeds; finished students are taken up and only evaluated; one whose loss is not finite is left out with a warning"
-    parts = []
+    parts, first = [], {}
     for seed, variant in product(seeds, names):
-        try: parts.append(run_student(prepared, images, val, test, outside, s, variant, seed, folder, **options)[0])
+        try: found = run_student(prepared, images, val, test, outside, s, variant, seed, folder, **options)
         except FloatingPointError as e: warnings.warn(f'{variant} with seed {seed} is left out: {e}'); continue
+        parts.append(found[0])
+        if seed == seeds[0]: first[variant] = found
         save(pd.concat(parts, ignore_index=True))
     if not parts: raise FloatingPointError('no student has a finite loss: lower the learning rate')
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True), first
 
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #summary
 _measures = {'fpr95': 'FPR95', 'auc': 'AUROC', 'accuracy': 'accuracy'}
