@@ -237,6 +237,7 @@ def outlier_aware_command(source, sets, out, latent_out, table, config, names, s
     def save(rows): replace_files({table: lambda p: pd.concat([taught, rows]).to_csv(p, index=False, float_format='%.6g')})
     students = run/(config or source)
     study, first = run_study(prepared, images, val, test, outside, s, students, names, seeds, save, n=n, device=device)
+    if not first: raise click.ClickException(f'no student with seed {seeds[0]} has a finite loss, so there is none to release: name another --seed first')
     released = 'all' if 'all' in first else list(first)[-1]
     rows, student, _ = first[released]
     cost = pd.DataFrame([*prepared.seconds.items(), *study.groupby('variant', sort=False)['seconds'].mean().items()], columns=['part', 'seconds'])
