@@ -218,7 +218,8 @@ def benchmark_jobs(
     part: int=10, # steps of the paper's loop that are timed; of RePaint's schedule four times as many entries
     device: str='cpu' # 'cpu' or 'cuda'
 ) -> dict: # name -> Job
-    "The contestants"
+    "The contestants; raises ValueError if there are fewer than n images, since times are divided by n"
+    if n > len(images): raise ValueError(f'cannot take {n} of {len(images)} images')
     index, jobs, alone = random_indices(len(images), n), {}, 'network alone, float32'
     for name, setting in settings.items():
         d, limit = setting.detector(model, device, batch), f'network alone, {name}'
