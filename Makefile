@@ -68,7 +68,7 @@ report: $(STAMP)
 	@set -e; SECONDS=0; \
 	dvc repro --dry --force --single-item $(PAPER) | sed -n 's/^> //p' \
 	  | xargs -d '\n' -n 1 -P $$(python -c 'import os; print(os.cpu_count())') bash -c $(QUIET); \
-	git diff --quiet -- reports ':!reports/chapters' ':!reports/index.html' || dvc commit --force $(PAPER); \
+	git diff --quiet -- reports ':!reports/index.html' || dvc commit --force $(PAPER); \
 	dvc repro --force --single-item report $(QUIET); \
 	printf 'make report: %d seconds\n' $$SECONDS
 
@@ -96,5 +96,5 @@ lab: $(STAMP)
 
 ## clean: what the targets above make again in minutes; keeps data, runs, checkpoints and scores in progress
 clean:
-	rm -rf demo reports/notebooks dvc_plots _docs _proc .pytest_cache .hypothesis nbs/.hypothesis
+	rm -rf demo reports/notebooks reports/chapters dvc_plots _docs _proc .pytest_cache .hypothesis nbs/.hypothesis
 	find lmd nbs tests -name __pycache__ -prune -exec rm -rf {} +

@@ -553,9 +553,10 @@ def ct_study_command(model, setting, views, out, n, params, device, batch):
 @click.option('--outside', 'sets', multiple=True, help='Out-of-domain set; may be given several times. [default: validation images against outliers made from them]')
 @click.option('--out', required=True, help='The csv file to add to.')
 @click.option('-n', default=300, type=click.IntRange(20), help='How many images of each set: seeded random ones.')
+@click.option('--score', 'scores', multiple=True, help='Distance, or combined; may be given several times. [default: all distances of the setting, and combined]')
 @click.option('--most', default=100, type=click.IntRange(1), help='Leave out settings with more network evaluations an image.')
 @_shared('params', 'root', 'device', 'batch')
-def frontier_command(source, model, setting, sets, out, n, most, params, root, device, batch):
+def frontier_command(source, model, setting, sets, out, n, scores, most, params, root, device, batch):
     "Write ROC-AUC against network evaluations for SOURCE, the model's own set. Mask and distances are those of the setting, with which all others are compared."
     from lmd.efficiency import best_settings, frontier_settings, run_frontier, setting_name, setting_nfe, validation_sets
     from lmd.outliers import load_split, synthetic_outliers
@@ -565,7 +566,7 @@ def frontier_command(source, model, setting, sets, out, n, most, params, root, d
     fit, inside, outside = validation_sets(source, [] if sets else list(synthetic_outliers), n, root, s.seed)
     if sets: inside, *outside = (load_split(name, 'test', root=root) for name in (source, *sets))
     reference = (setting_name(s), s.distances[0]) if setting_name(s) in tried else None
-    table = run_frontier(model, inside, outside, tried, out, fit, reference=reference, device=device, batch=batch)
+    table = run_frontier(model, inside, outside, tried, out, fit, scores=list(scores) or None, reference=reference, device=device, batch=batch)
     budgets = [b for b in (1, 2, 5, 10, 20, 50, 100) if b < most] + [max(map(setting_nfe, tried.values()))]
     click.echo(best_settings(table, tuple(budgets))[['score', 'budget', 'setting', 'auc', 'low', 'high']].to_string(index=False, float_format='%.3f'))
 

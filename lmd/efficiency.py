@@ -211,13 +211,13 @@ def _add_rows(path, rows, work):
     with FileLock(Path(work)/f'{path.name}.lock'):
         table = pd.concat([read_frontier(path), new]).drop_duplicates(_key, keep='last') if path.exists() else new
         temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-        table.sort_values([*_key[:3], 'nfe', *_key[3:]]).to_csv(temporary, index=False, float_format='%.6g', lineterminator='\n')
+        table.sort_values([*_key[:3], 'nfe', *_key[3:]]).to_csv(temporary, index=False, float_format='%.5g', lineterminator='\n')
         os.replace(temporary, path)
 
 # %% ../nbs/17_efficiency.ipynb #task
 @dataclass(frozen=True, eq=False)
 class _Frontier: # arguments of `run_frontier`; sets = (fit, in-domain, out-of-domain ...)
-    model: Path; sets: tuple; settings: dict; combinations: dict; reference: tuple; work: Path; device: str; batch: int
+    model: Path; sets: tuple; settings: dict; combinations: dict; wanted: list; reference: tuple; work: Path; device: str; batch: int
 
     def measured(self, images, run):
         "Distances of a set: name -> (N, attempts), the images' numbers, seconds per image"
@@ -241,10 +241,12 @@ class _Frontier: # arguments of `run_frontier`; sets = (fit, in-domain, out-of-d
             c = self.combinations.get(score)
             return [parts[1, name], parts[i, name], score, *([parts[0, name], type(c).__name__, asdict(c)] if c else [])]
         names = [*(d for d in next(iter(self.settings.values())).distances if not d.endswith('_fill')), *self.combinations]
+        unknown = [s for s in self.wanted or [] if s not in names]
+        if unknown: raise ValueError(f'no score is called {", ".join(unknown)}; there are {", ".join(names)}')
         if self.reference and (self.reference[0] not in self.settings or self.reference[1] not in names):
             raise ValueError(f'the reference {self.reference} is not one of the {len(self.settings)} settings with one of the scores {", ".join(names)}')
         return {(i, name, score): hashlib.md5(json.dumps([what(i, name, score), self.reference and what(i, *self.reference)], sort_keys=True).encode()).hexdigest()[:16]
-                for i in range(2, len(self.sets)) for name in self.settings for score in names}
+                for i in range(2, len(self.sets)) for name in self.settings for score in self.wanted or names}
 
 # %% ../nbs/17_efficiency.ipynb #row
 def _label(images): return images.name if images.split == 'test' else f'{images.name} {images.split}' # such as "mnist", "mnist val:flip"
@@ -271,15 +273,16 @@ def run_frontier(
     out: 'str | Path', # csv to add to
     fit: 'Images | None' = None, # in-domain validation images to fit combinations on; None = no combinations
     combinations: 'dict | None' = None, # name -> `Combination`; None = {'combined': `ZScores` of all distances, absolute and relative}
+    scores: 'list | None' = None, # those that get rows: distances, and names of combinations; None = all
     reference: 'tuple | None' = None, # (setting, score) that all are compared with; None = no differences
     work: 'str | Path' = '.shards/frontier', # folder of the distances of all attempts
     device: str = 'cpu', # 'cpu' or 'cuda'
     batch: int = 250, # (image, attempt) pairs per network evaluation
 ) -> pd.DataFrame: # the rows of these sets, settings and scores
-    "Add to the table what it lacks of a model's frontier; raises ValueError on a reference that is no setting and score, or combinations without images to fit on."
+    "Add to the table what it lacks of a model's frontier; raises ValueError on an unknown score, a reference that is no setting and score, or combinations without images to fit on."
     if fit is None and combinations: raise ValueError('combinations are fitted: name in-domain validation images with fit')
     if combinations is None: combinations = {} if fit is None else {'combined': ZScores(sum(absolute_and_relative(list(next(iter(settings.values())).distances)), []))}
-    task = _Frontier(Path(model), (fit, inside, *outside), settings, combinations, reference, Path(work), device, batch)
+    task = _Frontier(Path(model), (fit, inside, *outside), settings, combinations, scores, reference, Path(work), device, batch)
     identities, runs, compared = task.identities(), frontier_runs(settings), None
     known = set(read_frontier(out)['fingerprint']) if Path(out).exists() else set()
     todo = {k: v for k, v in identities.items() if v not in known}

@@ -325,7 +325,8 @@ def write_report(
              'Data': '<p>From data.dvc.</p>' + _frame_html(sets),
              'Scores': f'<p>{totals}. Seconds are those of the machine that scored.</p>' + _frame_html(scores),
              'Machines': _frame_html(pd.DataFrame([{'machine': i + 1, **{k: '' if v is None else str(v) for k, v in m.items()}} for i, m in enumerate(machines)])),
-             'Chapters': '<ul>' + ''.join(f'<li><a href="chapters/{n}.html">{_inline(t)}</a>: {_inline(s)}</li>' for n, t, s in chapters) + '</ul>'}
+             'Chapters': '<p>Pages beside this one, which <code>make report</code> writes; only the notebooks are in git.</p><ul>' + ''.join(
+                 f'<li><a href="chapters/{n}.html">{_inline(t)}</a> (<a href="{os.path.relpath(root / "nbs" / n, out)}.ipynb">notebook</a>): {_inline(s)}</li>' for n, t, s in chapters) + '</ul>'}
     titles = {k: _inline(_title(nbformat.read(root / 'nbs' / 'paper' / f'{k}.ipynb', 4))[0]) if v is None else k for k, v in parts.items()}
     anchor = {k: k if v is None else re.sub(r'\W+', '-', k.lower()).strip('-') for k, v in parts.items()}
     toc = '<nav><ul>' + ''.join(f'<li><a href="#{anchor[k]}">{titles[k]}</a></li>' for k in parts) + '</ul></nav>'
