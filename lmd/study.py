@@ -310,18 +310,20 @@ def _reasons(lines, names): # of one pair: why methods have no scores
 
 def methods_table(
     table: pd.DataFrame, # of `evaluate_methods`
+    apart: 'list[str]' = (), # methods without an average and a mean rank
 ) -> pd.DataFrame: # a line a pair, a column a method: 'ROC-AUC (paper)', texts; note; the average and the mean rank of the complete lines
     "The lines of methods as a table of pairs x methods; raises ValueError if there are no scores."
     names = table.loc[table['ROC-AUC'].notna(), 'method'].unique()
     if not len(names): raise ValueError('nothing to tabulate: no line of the table has a ROC-AUC')
     groups = {pair: lines.set_index('method', drop=False) for pair, lines in table.groupby(['in-domain', 'out-of-domain'], sort=False)}
     ours, paper, rank = (pd.DataFrame({pair: lines.loc[names, c] for pair, lines in groups.items()}).T for c in ('ROC-AUC', 'paper', 'rank'))
-    complete = pd.concat([ours, paper.dropna(axis=1, how='all')], axis=1).notna().all(axis=1)
+    compared = [m for m in names if m not in apart]
+    complete = pd.concat([ours[compared], paper[compared].dropna(axis=1, how='all')], axis=1).notna().all(axis=1)
     rows = [{'in-domain': i, 'out-of-domain': o, **{m: _cell(ours.at[(i, o), m], paper.at[(i, o), m]) for m in names}, 'note': _reasons(lines, names)} for (i, o), lines in groups.items()]
     if complete.any():
         of = f'of {complete.sum()} complete lines'
-        rows.append({'in-domain': 'average', 'out-of-domain': of, **{m: _cell(ours.loc[complete, m].mean(), paper.loc[complete, m].mean()) for m in names}, 'note': ''})
-        if len(names) > 1: rows.append({'in-domain': 'mean rank', 'out-of-domain': of, **{m: f'{rank.loc[complete, m].mean():.3f}' for m in names}, 'note': ''})
+        rows.append({'in-domain': 'average', 'out-of-domain': of, **dict.fromkeys(names, ''), **{m: _cell(ours.loc[complete, m].mean(), paper.loc[complete, m].mean()) for m in compared}, 'note': ''})
+        if len(compared) > 1: rows.append({'in-domain': 'mean rank', 'out-of-domain': of, **dict.fromkeys(names, ''), **{m: f'{rank.loc[complete, m].mean():.3f}' for m in compared}, 'note': ''})
     return pd.DataFrame(rows)
 
 # %% ../nbs/12_study.ipynb #method-differences

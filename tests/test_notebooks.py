@@ -134,7 +134,8 @@ def scores(tmp_path_factory):
                              for m, o in [*PAIRS, *((f"{m} val", f"{m} val:flip") for m in SETS)] for k in ("lpips", "combined")
                              for s, nfe, a in (("cheap", 2, .7), ("dear", 100, .9), ("wasteful", 50, .8 if "val" in m else .6))])
     frontier["model"] = frontier["model"].str.removesuffix(" val")
-    for model, rows in frontier.groupby("model"): rows.to_csv(folder / model / "frontier.csv", index=False)
+    for (model, made_up), rows in frontier.groupby(["model", frontier["in-domain"].str.endswith(" val")]):
+        rows.to_csv(folder / model / f"frontier{'-val' * made_up}.csv", index=False)
     return folder
 
 
