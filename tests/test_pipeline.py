@@ -24,6 +24,7 @@ from lmd.baselines.regret import load_vae, posterior
 from lmd.cli import main
 from lmd.data import fetch, load, registry
 from lmd.diffusion import checkpoint_fingerprint, load_denoiser
+from lmd.relatives.repairing import load_repairer
 from lmd.scoring import load_params, make_setting, trainings
 from lmd.tables import read_metadata
 from lmd.training import from_entry
@@ -92,7 +93,8 @@ def test_sizes():
 
 # kind in lmd.json: section of params.yaml, what the folder's name has after the entry's, what opens it, what makes images like the given ones of them
 KINDS = {"denoiser": ("train", "", load_denoiser, lambda denoiser, x: denoiser(x, .5)),
-         "vae": ("train-vae", "-vae", load_vae, lambda vae, x: [vae.mean_image(posterior(vae.encoder(x))[0])])}
+         "vae": ("train-vae", "-vae", load_vae, lambda vae, x: [vae.mean_image(posterior(vae.encoder(x))[0])]),
+         "repairer": ("train-repairer", "-repair", load_repairer, lambda repairer, x: [repairer(x)])}
 
 
 @pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda p: p.name)

@@ -371,7 +371,7 @@ Licence: Apache-2.0 for the weights; data: {registry[images.name].licence if ima
             half.half().save_pretrained(new/name)
         _table().save_pretrained(new/'scheduler')
         outliers.save(new/'outliers.safetensors')
-        save_file({'embeddings': embeddings.detach().cpu().contiguous()}, new/'embeddings.safetensors')
+        save_file({'embeddings': embeddings.detach().cpu().half().contiguous()}, new/'embeddings.safetensors')
 
 # %% ../../nbs/relatives/04_outlier_aware.ipynb #club
 class CLUB(nn.Module):
