@@ -11,6 +11,7 @@ __all__ = ['Commands', 'main', 'data', 'data_list', 'data_fetch', 'weights', 'sa
 # %% ../nbs/21_cli.ipynb #imports
 import sys
 from dataclasses import asdict, replace
+from functools import wraps
 from pathlib import Path
 
 import click
@@ -38,6 +39,19 @@ def _replace_npz(out, **arrays):
         with open(p, 'wb') as f: np.savez_compressed(f, **arrays)      # a path would get the suffix .npz
     replace_files({out: write})
 
+def _fitting(model, device):
+    "A batch that fits into memory; networks that are no denoisers are small"
+    from lmd.detector import fitting_batch
+    from lmd.diffusion import load_denoiser
+    try: return fitting_batch(load_denoiser(model, device))
+    except (TypeError, ValueError, OSError): return 250   # another network, or none, of which the command itself will tell
+
+def _with_batch(f):
+    "A command that finds a batch where none is named"
+    @wraps(f)
+    def command(**named): return f(**named | {'batch': named['batch'] or _fitting(named.get('model'), named['device'])})
+    return command
+
 def _shared(*options):
     "Decorator: options that several commands have in common"
     known = dict(
@@ -47,9 +61,10 @@ def _shared(*options):
         setting=click.option('--setting', required=True, help='Name of an entry under `settings` in the parameter file.'),
         split=click.option('--split', default='test', help='train, val or test; or outliers made from one of these, such as val:flip (see lmd.outliers).'),
         device=click.option('--device', default=_device, show_default='cuda where there is one', help='cpu or cuda.'),
-        batch=click.option('--batch', default=250, type=click.IntRange(1), help='(image, attempt) pairs per network evaluation.'),
+        batch=click.option('--batch', type=click.IntRange(1), help='(image, attempt) pairs per network evaluation. [default: what fits into half of the free memory, at most 250, on a GPU 2000]'),
         skip=click.option('--skip-unreadable', is_flag=True, help='Leave unreadable pictures of a folder out, name them, and exit with 3.'))
     def decorate(f):
+        if 'batch' in options: f = _with_batch(f)
         for o in reversed(options): f = known[o](f)
         return f
     return decorate

@@ -32,20 +32,22 @@ from .tables import read_metadata, round_bits, write_table, write_tables
 from .training import from_entry
 
 # %% ../nbs/10_scoring.ipynb #any-setting
+_dtypes = {'bf16': torch.bfloat16, 'fp16': torch.float16, 'float32': None} # what the network is run in by autocast
+
 @dataclass(frozen=True)
 class AnySetting:
     "What the settings of all methods have in common; each adds `detector(model, device, batch, root)` and its own fields"
     how = 'mean'             # what makes one score of the attempts in a score file, see `lmd.aggregation`; as in the detector's `score`
     seed: int = 0            # of everything random
     n: int | None = None     # most images of a set: seeded random indices; None = all
-    dtype: str = 'bf16'      # 'bf16' or 'float32': in what the network runs
+    dtype: str = 'bf16'      # 'bf16', 'fp16' or 'float32': in what the network runs
 
     def __post_init__(self):
         if self.n is not None and self.n < 1: raise ValueError(f"n must be at least 1, or null for all images, not {self.n}")
-        if self.dtype not in ('bf16', 'float32'): raise ValueError(f"unknown dtype {self.dtype!r}; there are bf16, float32")
+        if self.dtype not in _dtypes: raise ValueError(f"unknown dtype {self.dtype!r}; there are {', '.join(_dtypes)}")
 
     @property
-    def autocast(self): return torch.bfloat16 if self.dtype == 'bf16' else None
+    def autocast(self): return _dtypes[self.dtype]
 
     def indices(self, images):
         "Which images are scored: all, or n seeded random ones of a larger set, ascending"
