@@ -76,9 +76,10 @@ report: $(STAMP)
 verify: $(STAMP)
 	lmd verify scores/*/*/*.parquet -n 100
 
-## bench: this package beside its network alone, the paper's loop and diffusers' RePaint, timed in turn (after `make data`)
+## bench: this package beside its network alone, the paper's loop and diffusers' RePaint, timed in turn; and a million images (after `make data`)
 bench: $(STAMP)
 	python benchmarks/bench.py
+	python benchmarks/million.py
 
 ## readme: README.md from nbs/index.ipynb
 readme: $(STAMP)
