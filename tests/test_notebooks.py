@@ -157,6 +157,8 @@ def check_frontier(reports, scores):
     assert best.loc[("LPIPS", 100), "auc"] == pytest.approx(.9) and (best["pairs"] == len(PAIRS)).all()
     assert len(pd.read_csv(reports / "frontier.csv")) == 6 and (reports / "frontier.png").exists()
     assert json.loads((reports / "metrics/frontier.json").read_text())["combined at 2"]["nfe"] == 2
+    findings = pd.read_csv(reports / "findings-frontier.csv")
+    assert findings.groupby("claim")["verdict"].agg(set).to_dict() == {"difference >= 0": {"is refuted"}, "difference >= -0.05": {"holds"}} and len(findings) == 2*len(PAIRS)
     chosen = pd.read_csv(reports / "frontier-chosen.csv").set_index(["score", "budget"]).loc["LPIPS"]
     assert chosen["setting"].tolist() == ["cheap"] * 4 + ["wasteful", "dear"]
     assert chosen.loc[50, ["on validation images", "on test pairs", "best on test pairs"]].tolist() == pytest.approx([.8, .6, .7])
@@ -301,6 +303,8 @@ def check_fidelity(reports, scores):
         assert r["cheap" if setting == "default" else "reference"] == pytest.approx(expected, abs=1e-5)
     # LPIPS is perfect twice, which 20 images do not show well enough; SSIM is worse, MSE better than with the paper's setting
     assert every.groupby("distance")["non_inferior"].agg(set).to_dict() == {"LPIPS": {False}, "MSE": {True}, "SSIM": {False}}
+    others, plain = pd.read_csv(reports / "fidelity-others.csv"), every[every["distance"] == "LPIPS"]      # the default once more
+    for theirs, ours in (("default", "cheap"), ("paper", "reference"), ("difference", "difference"), ("low", "low"), ("high", "high")): assert others[theirs].tolist() == plain[ours].tolist()
     combined = pd.read_csv(reports / "fidelity-combined.csv")     # SSIM of the default setting against LPIPS of the paper's, which is perfect
     assert combined["setting"].tolist() == ["default"] * 2 and (combined["paper"] == 1).all()
     areas = [area(scores, r["model"], r["out-of-domain"], "default", "ssim", lambda d: np.log(d).median()) for _, r in combined.iterrows()]
@@ -417,7 +421,7 @@ def check_figure7(reports, scores):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
 def test_on_made_up_scores(notebook, scores, tmp_path):
     reports = execute(notebook, tmp_path, scores=str(scores), pairs=PAIRS, setting="default", draws=5, train_steps=1500, steps=100, points=300, cells=10, fpr=.1,
-                      models=list(SETS), kinds=["flip", "blend"], combination="ssim, median", rates=[.1], splits=50, detector="", ct=str(scores / "phantoms/ct.csv"))
+                      models=list(SETS), kinds=["flip", "blend"], others=["default"], claims=[["cheap", "lpips", 0.], ["dear", "combined", -.05]], combination="ssim, median", rates=[.1], splits=50, detector="", ct=str(scores / "phantoms/ct.csv"))
     assert any(reports.iterdir())
     if check := globals().get(f"check_{notebook.stem}"): check(reports, scores)
 
