@@ -27,7 +27,7 @@ from lmd.study import save_metrics
 def main(model, source, images, batch, rounds, part, device, root, out):
     "Write OUT.csv and .md, OUT-machine.csv and .md, and metrics/NAME.json beside them."
     default, out = load_params("settings", "default"), Path(out)
-    settings = {"10 x 10": default, "10 x 10, LPIPS alone": replace(default, distances=("lpips",)), "4 x 3 from t = 0.3": replace(default, attempts=4, steps=3, t0=.3)}   # attempts x steps
+    settings = {"default": default, "default, LPIPS alone": replace(default, distances=("lpips",)), "fast": load_params("settings", "fast")}
     jobs = benchmark_jobs(model, load(source, root=root), settings, images, batch, part, device)
     table = compare(interleave(jobs, rounds), jobs, PAPER)
     with tempfile.TemporaryDirectory() as folder: start = score_generated(folder, 1)["seconds"]      # of one image: the start alone

@@ -153,14 +153,14 @@ def execute(notebook, tmp_path, **parameters):
 
 def check_frontier(reports, scores):
     best = pd.read_csv(reports / "frontier-best.csv").set_index(["score", "budget"])
-    assert best.loc["LPIPS", "setting"].tolist() == ["cheap"] * 6 + ["dear"]
+    assert best.loc["LPIPS", "setting"].tolist() == ["cheap"] * 5 + ["dear"]
     assert best.loc[("LPIPS", 100), "auc"] == pytest.approx(.9) and (best["pairs"] == len(PAIRS)).all()
     assert len(pd.read_csv(reports / "frontier.csv")) == 6 and (reports / "frontier.png").exists()
     assert json.loads((reports / "metrics/frontier.json").read_text())["combined at 2"]["nfe"] == 2
     findings = pd.read_csv(reports / "findings-frontier.csv")
     assert findings.groupby("claim")["verdict"].agg(set).to_dict() == {"difference >= 0": {"is refuted"}, "difference >= -0.05": {"holds"}} and len(findings) == 2*len(PAIRS)
     chosen = pd.read_csv(reports / "frontier-chosen.csv").set_index(["score", "budget"]).loc["LPIPS"]
-    assert chosen["setting"].tolist() == ["cheap"] * 5 + ["wasteful", "dear"]
+    assert chosen["setting"].tolist() == ["cheap"] * 4 + ["wasteful", "dear"]
     assert chosen.loc[50, ["on validation images", "on test pairs", "best on test pairs"]].tolist() == pytest.approx([.8, .6, .7])
 
 
