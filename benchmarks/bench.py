@@ -17,7 +17,7 @@ from lmd.study import save_metrics
 @click.command(context_settings=dict(show_default=True))
 @click.option("--model", default="checkpoints/mnist", help="Checkpoint, VP-linear.")
 @click.option("--source", default="mnist", help="Registered set whose test images are scored.")
-@click.option("-n", "images", default=100, type=click.IntRange(1), help="Images; batches are full if n x attempts is a multiple of the batch.")
+@click.option("-n", "images", default=50, type=click.IntRange(1), help="Images; batches are full if n x attempts is a multiple of the batch.")
 @click.option("--batch", default=250, type=click.IntRange(1), help="(image, attempt) pairs per network evaluation.")
 @click.option("--rounds", default=9, type=click.IntRange(1), help="How often each contestant is timed.")
 @click.option("--part", default=10, type=click.IntRange(5), help="Steps of the paper's loop that are timed, of 1000; of RePaint's schedule four times as many entries.")
