@@ -21,8 +21,8 @@ from accelerate.utils import set_seed
 from safetensors.torch import save_file
 from scipy.special import log_softmax, logsumexp
 from torch import nn
-from torchvision.models import VisionTransformer
 from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer
 
 from ..baselines.features import FeatureStatistics
 from ..data import Images, check_model_input, image_indices, random_indices, registry, to_model
@@ -147,7 +147,7 @@ class Classifier(nn.Module):
                  width: int=24, # channels of the first stage (resnet), or numbers a token, a multiple of 32 (vit)
                  stem: int=2, # stride of the first convolution (resnet)
                  layers: int=6, # blocks (vit)
-                 patch: int=4, # pixels a side of a patch (vit); must divide the size
+                 patch: int=4, # pixels a side of a patch (vit): a power of 2 that divides the size
                  embeddings: torch.Tensor|None=None # (classes, D) given class embeddings (vit); None = learned
                 ):
         "Raises ValueError where these do not fit together."
@@ -157,7 +157,10 @@ class Classifier(nn.Module):
         self.size, self.channels = size, channels
         if network == 'vit':
             if size % patch or width % 32: raise ValueError(f"a ViT's size must be divisible by its patch and its width by 32, not {size} by {patch} and {width}")
-            body = VisionTransformer(size, patch, layers, width//32, width, 2*width)
+            if patch not in (2, 4, 8, 16): raise ValueError(f"a ViT's patch must be 2, 4, 8 or 16, not {patch}")
+            halvings = patch.bit_length() - 1
+            stem = [ConvStemConfig(width >> i, 3, 2) for i in reversed(range(halvings))]
+            body = VisionTransformer(size, patch, layers, width//32, width, 2*width, conv_stem_configs=stem)
             body.heads = nn.Identity()
             self.body, self.head = body, nn.Linear(width, classes, bias=False)
             nn.init.normal_(self.head.weight, std=10/width**.5)                 # embeddings of length 10: logits from -10 to 10
@@ -191,7 +194,7 @@ class ClassifierSettings:
     width: int = 24      # see `Classifier`
     stem: int = 2        # stride of the first convolution (resnet)
     layers: int = 6      # blocks (vit)
-    patch: int = 4       # pixels a side of a patch (vit)
+    patch: int = 4       # pixels a side of a patch (vit): a power of 2
     steps: int = 4300    # updates of the weights
     batch: int = 128     # images per step
     optimizer: str = 'sgd' # 'sgd' (Nesterov, momentum 0.9) or 'adamw'
