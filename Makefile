@@ -68,7 +68,7 @@ report: $(STAMP)
 	@set -e; SECONDS=0; \
 	dvc repro --dry --force --single-item $(PAPER) | sed -n 's/^> //p' \
 	  | xargs -d '\n' -n 1 -P $$(python -c 'import os; print(os.cpu_count())') bash -c $(QUIET); \
-	git diff --quiet -- reports ':!reports/index.html' || dvc commit --force $(PAPER); \
+	git diff --quiet -- reports || dvc commit --force $(PAPER); \
 	dvc repro --force --single-item report $(QUIET); \
 	printf 'make report: %d seconds\n' $$SECONDS
 

@@ -222,13 +222,13 @@ def train_repairer_command(source, out, config, run_folder, params, root, device
 @main.command('outlier-aware')
 @click.argument('source')
 @click.option('--outside', 'sets', multiple=True, required=True, help='Out-of-domain set, or a set and a split, as in fashionmnist:test:flip; may be given several times.')
-@click.option('--out', required=True, help='Checkpoint folder of the released student (first seed; variant all, or else the last one): checkpoints/NAME-student.')
-@click.option('--latent-out', required=True, help='Checkpoint folder of the latent diffusion model and its outliers: checkpoints/NAME-latent.')
+@click.option('--out', help='Checkpoint folder of the released student (first seed; variant all, or else the last one): checkpoints/NAME-student. Without it none is released.')
+@click.option('--latent-out', help='Checkpoint folder of the latent diffusion model and its outliers: checkpoints/NAME-latent. Without it they stay in --run.')
 @click.option('--table', required=True, help='The csv file of the study to write; what the parts took goes to a file of the same name with -cost, the energies of the first students to one with the ending npz.')
 @click.option('--config', help="The student's entry under train-student. [default: SOURCE]")
 @click.option('--variant', 'names', multiple=True, help='Variant of the loss; may be given several times. [default: all variants]')
 @click.option('--seed', 'seeds', multiple=True, type=int, default=(1, 2, 3), show_default=True, help='Seed of the students; may be given several times.')
-@click.option('--run', 'run_folder', help='Where the states of the runs are kept. [default: runs/NAME-student]')
+@click.option('--run', 'run_folder', help='Where the states of the runs are kept; studies that share it share teacher and outliers. [default: runs/SOURCE-student]')
 @click.option('-n', default=2000, type=click.IntRange(2), show_default=True, help='Most images of each test set: seeded random ones.')
 @_shared('params', 'root', 'device')
 def outlier_aware_command(source, sets, out, latent_out, table, config, names, seeds, run_folder, n, params, root, device):
@@ -246,7 +246,7 @@ def outlier_aware_command(source, sets, out, latent_out, table, config, names, s
     images, val, test = (load(source, split, root=root) for split in ('train', 'val', 'test'))
     outside = {text: load_split(*text.split(':', 1), root=root) for text in sets}
     teacher, latent, outliers, s = (load_params(*entry, params) for entry in (('train-classifier', source), ('train-latent', source), ('outliers', source), ('train-student', config or source)))
-    run, names = Path(run_folder or f'runs/{Path(out).name}'), names or tuple(variants)
+    run, names = Path(run_folder or f'runs/{source}-student'), names or tuple(variants)
     prepared = prepare(images, val, teacher, latent, outliers, run, device=device)
     taught = evaluate_classifier(prepared.teacher, images, test, outside, n)[0].assign(variant='teacher', seed=teacher.seed, network=teacher.network, seconds=prepared.seconds['teacher'])
     def save(rows): replace_files({table: lambda p: pd.concat([taught, rows]).to_csv(p, index=False, float_format='%.6g')})
@@ -256,8 +256,8 @@ def outlier_aware_command(source, sets, out, latent_out, table, config, names, s
     released = 'all' if 'all' in first else list(first)[-1]
     rows, student, _ = first[released]
     cost = pd.DataFrame([*prepared.seconds.items(), *study.groupby('variant', sort=False)['seconds'].mean().items()], columns=['part', 'seconds'])
-    save_latent(prepared.latent, prepared.outliers['diffusion'], prepared.teacher.head.weight, images, latent, outliers, latent_out)
-    release_classifier(student, replace(s, seed=seeds[0]), images, out, rows['accuracy'].iloc[0], f'a student of outlier-aware learning, variant {released}')
+    if latent_out: save_latent(prepared.latent, prepared.outliers['diffusion'], prepared.teacher.head.weight, images, latent, outliers, latent_out)
+    if out: release_classifier(student, replace(s, seed=seeds[0]), images, out, rows['accuracy'].iloc[0], f'a student of outlier-aware learning, variant {released}')
     replace_files({Path(table).with_name(f'{Path(table).stem}-cost.csv'): lambda p: cost.to_csv(p, index=False, float_format='%.6g')})
     _replace_npz(Path(table).with_suffix('.npz'), **{f'{v} {name}': of['energy'].astype(np.float16) for v in ('none', released) if v in first for name, of in first[v][2].items()})
     click.echo(study[study['score'] == 'energy'].groupby('variant', sort=False)[['auc', 'fpr95', 'accuracy']].mean().to_string(float_format='%.3f'))

@@ -195,7 +195,7 @@ _key = ['model', 'in-domain', 'out-of-domain', 'setting', 'score']
 _texts = dict.fromkeys([*_key, 'sampler', 'spacing', 'n', 'reference', 'fingerprint'], str)
 
 def read_frontier(
-    path: 'str | Path', # csv of `run_frontier`
+    path: 'str | Path', # csv of `run_frontier`, or csv.gz
 ) -> pd.DataFrame: # one row a model, pair, setting and score
     "Read the table of a frontier; raises FileNotFoundError, or ValueError on another table."
     if not Path(path).exists(): raise FileNotFoundError(f'there is no {path}; lmd.efficiency.run_frontier makes it')
@@ -211,7 +211,8 @@ def _add_rows(path, rows, work):
     with FileLock(Path(work)/f'{path.name}.lock'):
         table = pd.concat([read_frontier(path), new]).drop_duplicates(_key, keep='last') if path.exists() else new
         temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-        table.sort_values([*_key[:3], 'nfe', *_key[3:]]).to_csv(temporary, index=False, float_format='%.5g', lineterminator='\n')
+        table.sort_values([*_key[:3], 'nfe', *_key[3:]]).to_csv(temporary, index=False, float_format='%.5g', lineterminator='\n',
+            compression={'method': 'gzip', 'mtime': 1} if path.suffix == '.gz' else None)                           # the same bytes at every run
         os.replace(temporary, path)
 
 # %% ../nbs/17_efficiency.ipynb #task

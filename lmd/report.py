@@ -188,7 +188,7 @@ def model_table(
         about, size = json.loads(path.read_text()), sum(p.stat().st_size for p in path.parent.rglob('*.safetensors'))
         training = about['training']
         rows.append({'model': path.parent.name, 'kind': about.get('kind', 'denoiser'), 'data': about['data'], 'data md5': about['data_md5'], 'schedule': about.get('schedule', {}).get('name', ''),
-                     'size': about['size'], 'channels': about['channels'], 'widths': str(training['width']).strip('[]'), 'steps': training['steps'], 'batch': training['batch'],
+                     'size': about['size'], 'channels': about['channels'], 'widths': str(training.get('width', training.get('unet_width'))).strip('[]'), 'steps': training['steps'], 'batch': training['batch'],
                      **{name: f'{about[key]:.4f}' if key in about else '' for name, key in (('loss', 'loss'), ('loss on val', 'val_loss'))}, 'weights (MB)': f'{size / 1e6:.2f}', 'weights md5': checkpoint_fingerprint(path.parent)})
     return pd.DataFrame(rows)
 

@@ -135,7 +135,7 @@ def scores(tmp_path_factory):
                              for s, nfe, a in (("cheap", 2, .7), ("dear", 100, .9), ("wasteful", 50, .8 if "val" in m else .6))])
     frontier["model"] = frontier["model"].str.removesuffix(" val")
     for (model, made_up), rows in frontier.groupby(["model", frontier["in-domain"].str.endswith(" val")]):
-        rows.to_csv(folder / model / f"frontier{'-val' * made_up}.csv", index=False)
+        rows.to_csv(folder / model / f"frontier{'-val' * made_up}.csv.gz", index=False)
     return folder
 
 

@@ -24,6 +24,8 @@ from lmd.baselines.regret import load_vae, posterior
 from lmd.cli import main
 from lmd.data import fetch, load, registry
 from lmd.diffusion import checkpoint_fingerprint, load_denoiser
+from lmd.relatives.outlier_aware import load_latent
+from lmd.relatives.posthoc import load_classifier
 from lmd.relatives.repairing import load_repairer
 from lmd.scoring import load_params, make_setting, trainings
 from lmd.tables import read_metadata
@@ -94,7 +96,9 @@ def test_sizes():
 # kind in lmd.json: section of params.yaml, what the folder's name has after the entry's, what opens it, what makes images like the given ones of them
 KINDS = {"denoiser": ("train", "", load_denoiser, lambda denoiser, x: denoiser(x, .5)),
          "vae": ("train-vae", "-vae", load_vae, lambda vae, x: [vae.mean_image(posterior(vae.encoder(x))[0])]),
-         "repairer": ("train-repairer", "-repair", load_repairer, lambda repairer, x: [repairer(x)])}
+         "repairer": ("train-repairer", "-repair", load_repairer, lambda repairer, x: [repairer(x)]),
+         "classifier": ("train-student", "-student", load_classifier, lambda network, x: [x] if network(x)[1].isfinite().all() else []),
+         "latent-diffusion": ("train-latent", "-latent", load_latent, lambda model, x: [model.decode(model.encode(x))])}
 
 
 @pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda p: p.name)
@@ -102,10 +106,10 @@ def test_checkpoint(folder, tmp_path):
     about, card = json.loads((folder / "lmd.json").read_text()), (folder / "README.md").read_text()
     section, suffix, opened, images_of = KINDS[about.get("kind", "denoiser")]
     model, entry = opened(folder), load_params(section, folder.name.removesuffix(suffix), ROOT / "params.yaml")
-    x = torch.zeros(2, model.channels, model.size, model.size)
+    x = torch.zeros(2, about["channels"], about["size"], about["size"])
     assert all(v.isfinite().all() and v.shape == x.shape for v in images_of(model, x))
-    weights = load_file(next(folder.rglob("*.safetensors")))
-    assert all(v.dtype == torch.float16 for v in weights.values() if v.is_floating_point())
+    weights = [v for file in folder.rglob("*.safetensors") for v in load_file(file).values()]
+    assert weights and all(v.dtype == torch.float16 for v in weights if v.is_floating_point())
     assert from_entry(type(entry), about["training"]) == entry
     assert about["data_md5"] in card and about["data"] in card
     assert {m for m in re.findall(r"]\(([^)]+)\)", card) if not (folder / m).exists()} == set()
