@@ -170,12 +170,13 @@ def score_frame(
     images: Images, # the full set
     index: np.ndarray # which of them, indices in the full set
 ) -> pd.DataFrame: # columns image (int32), attempt (int16) and one float32 per distance; sorted
-    "The distances of some images, one row per image and attempt, rounded to 10 significant bits"
+    "The distances of some images, one row per image and attempt, rounded to 10 significant bits, or 8 if there are several attempts"
     x = to_model(images[index], detector.size, detector.channels)
     d, r = detector.measure(x, torch.from_numpy(index)), detector.attempts
+    bits = 8 if r > 1 else 10
     for name, v in d.items():
         if not np.isfinite(v).all(): raise ValueError(f"{name} of image {index[~np.isfinite(v).all(1)][0]} is not a finite number: the network overflowed; check the checkpoint, or use dtype float32")
-    return pd.DataFrame(dict(image=np.repeat(index.astype(np.int32), r), attempt=np.tile(np.arange(r, dtype=np.int16), len(index)), **{k: round_bits(v.ravel()) for k, v in d.items()}))
+    return pd.DataFrame(dict(image=np.repeat(index.astype(np.int32), r), attempt=np.tile(np.arange(r, dtype=np.int16), len(index)), **{k: round_bits(v.ravel(), bits) for k, v in d.items()}))
 
 def read_shard(
     path: Path, # of the shard
