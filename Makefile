@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 STAMP := .venv/.stamp
 SETS := $(shell sed -n 's|^- path: data/||p' data.dvc)  # the versioned data sets
-PAPER := table1 table2 table3 table4 figure1 figure2 figure3 figure4 figure5 figure6 figure7 fidelity adaptive choice detector localisation frontier relatives benchmark # the stages that render the scores in git
+PAPER := table1 table2 table3 table4 figure1 figure2 figure3 figure4 figure5 figure6 figure7 fidelity adaptive choice detector localisation frontier relatives klip repairing outlier_aware benchmark # the stages that render the scores in git
 # without the remarks of the kernels on how they talk to papermill
 QUIET := 2> >(grep -v IPKernelApp >&2)
 DEMO := digits letters digits-flipped photo-patches     # in-domain first; made on the spot, no download

@@ -63,7 +63,8 @@ def check_lmd(args):
     params = command.make_context(command.name, args).params      # wrong options fail here
     source = params.get("source", "phantoms")                     # lmd ct-study knows its own
     assert source in registry
-    section, default = (command.name, source) if command.name in trainings else ("settings", None)
+    section = {"outlier-aware": "train-student"}.get(command.name, command.name)
+    section, default = (section, source) if section in trainings else ("settings", None)
     assert (params.get("config") or params.get("setting") or default) in PARAMS[section]
 
 
