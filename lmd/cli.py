@@ -344,19 +344,21 @@ def eval_command(in_domain, out_of_domain, column, how):
 @click.argument('source')
 @_shared('model', 'setting')
 @click.option('--out', required=True, help='The npz file to write.')
+@click.option('--erosion', 'erosions', multiple=True, help='Of sample repairing: an erosion of the setting; may be given several times. [default: all of them]')
 @click.option('-n', default=4, type=click.IntRange(1), help='How many images: the first n that the setting scores.')
 @_shared('split', 'params', 'root', 'device', 'batch', 'skip')
-def reconstruct_command(source, model, setting, out, n, split, params, root, device, batch, skip_unreadable):
+def reconstruct_command(source, model, setting, out, erosions, n, split, params, root, device, batch, skip_unreadable):
     "Write originals, masks, reconstructions and distances of a few images of SOURCE to an npz file; of sample repairing, eroded and repaired images."
     import torch
     from lmd.data import to_model, to_uint8
     from lmd.scoring import load_params
     s, images, out = load_params('settings', setting, params), _detector_input(source, split, root, skip_unreadable), Path(out)
+    if absent := set(erosions) - set(getattr(s, 'erosions', ())): raise ValueError(f"{setting} has no erosion {', '.join(sorted(absent))}; there are {', '.join(getattr(s, 'erosions', ())) or 'none'}")
     index = s.indices(images)[:n]
     detector = s.detector(model, device, batch)
     x = to_model(images[index], detector.size, detector.channels)
     if hasattr(detector, 'repair'):
-        pictures = {f'{erosion} {what}': to_uint8(part) for erosion, pair in detector.repair(x, torch.from_numpy(index)).items() for what, part in zip(('eroded', 'repaired'), pair)}
+        pictures = {f'{erosion} {what}': to_uint8(part) for erosion, pair in detector.repair(x, torch.from_numpy(index)).items() for what, part in zip(('eroded', 'repaired'), pair) if not erosions or erosion in erosions}
     elif hasattr(detector, 'inspect'):
         measured, M, y = detector.inspect(x, torch.from_numpy(index))
         pictures = {'mask': M.numpy() > 0, 'reconstruction': to_uint8(y), **measured}
