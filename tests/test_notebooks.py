@@ -100,7 +100,7 @@ def scores(tmp_path_factory):
     for model in SETS:                        # KLIP: its own choice is neither the best nor the worst
         choices = [dict(zip(("window low", "window high", "block", "chains", "ROC-AUC"), c)) for c in ((.04, 1.5, 4, 4, .8), (.04, 1.5, 1, 4, .7), (.02, .15, 4, 4, .9), (.02, .15, 1, 1, .6))]
         pd.DataFrame([dict(c, outside=o, what=what, model=model, n=20) for what, sets in (("image", [s for s in SETS if s != model]), ("pixel", ["scar", "blot"])) for o in sets for c in choices]
-                     ).to_csv(folder / model / "klip-sensitivity.csv", index=False)
+                     ).to_csv(folder / model / "klip-sensitivity.csv.gz", index=False)
         area_of = {"KLIP": .95, "LMD": .9, "KLIP - LMD": .05}
         pd.DataFrame([dict(defect=kind, score="pixel ROC-AUC", n=20, model=model, **{f"{k}{b}": v + d for k, v in area_of.items() for b, d in (("", 0), (" low", -.1 if kind == "blot" else -.01), (" high", .01))})
                       for kind in ("scar", "blot")]).to_csv(folder / model / "klip-maps.csv", index=False)
