@@ -434,7 +434,7 @@ def release_repairer(
         ax = plot_loss(steps, {'training images': losses, 'validation images': val_losses})
         ax.set_ylabel('loss')
         save_figure(ax.figure, new/'loss', vector=False)
-        x = to_model(val[np.arange(4)], s.size, s.channels)
+        x = to_model(val[np.arange(2)], s.size, s.channels)
         save_figure(show_repairs(x, Repairing(repairer, [erosion_from_name(e) for e in s.erosions], []).repair(x)), new/'repairs', vector=False)
 
 def load_repairer(
