@@ -191,7 +191,7 @@ def make_unet(
     size: int, # height and width of the images, in pixels
     channels: int, # 1 or 3
     factor: int=2, # pixel-unshuffle factor; must divide `size`
-    width: tuple=(32, 64, 64), # channels of each level; every level but the last halves the resolution
+    width: tuple=(32, 64, 64), # channels of each level, multiples of 16; every level but the last halves the resolution. Not 16 for a model to be sampled from: normalised in 16 groups, each channel loses its mean
     layers: int=1, # residual blocks per level
     attention: tuple=(), # levels (0 = finest) whose blocks have self-attention; the middle block always has
     dropout: float=0. # in the residual blocks
