@@ -155,7 +155,7 @@ def release(
     save_checkpoint(denoiser, folder, s.schedule, card, data=name, data_md5=images.md5, training=asdict(s), loss=losses[-1], val_loss=val_losses[-1])
     set_style()
     save_figure(plot_loss(steps, {'training images': losses, 'validation images': val_losses}).figure, folder/'loss', vector=False)
-    save_figure(show_images(sample(denoiser, 32).cpu().clip(-1, 1)), folder/'samples', vector=False)
+    save_figure(show_images(sample(denoiser, 16).cpu().clip(-1, 1)), folder/'samples', vector=False)
 
 # %% ../nbs/21_cli.ipynb #train-command
 @main.command('train')

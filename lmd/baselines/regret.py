@@ -218,7 +218,7 @@ def release_vae(
         ax = plot_loss(steps, {'training images': losses, 'validation images': val_losses})
         ax.set_ylabel('negative ELBO (bits per dimension)')
         save_figure(ax.figure, new/'loss', vector=False)
-        codes = torch.randn(32, s.latent, generator=torch.Generator().manual_seed(0))
+        codes = torch.randn(16, s.latent, generator=torch.Generator().manual_seed(0))
         save_figure(show_images(vae.mean_image(codes)), new/'samples', vector=False)
 
 # %% ../../nbs/baselines/03_regret.ipynb #load-vae
