@@ -209,10 +209,13 @@ def replace_files(
         for t in temporary.values(): t.unlink(missing_ok=True)
 
 # %% ../nbs/01_plots.ipynb #save-figure
-def _fewer_colours(picture: Image.Image) -> Image.Image: # the same, or with 256 colours if that changes no pixel by more than 16 of 255 levels
-    few = picture.convert('RGB').quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
-    change = np.asarray(few.convert('RGB'), np.int16) - np.asarray(picture.convert('RGB'), np.int16)
-    return few if np.abs(change).max() <= 16 else picture
+def _fewer_colours(picture: Image.Image) -> Image.Image: # with as few colours, 16 to 256, as change no pixel by more than 16 of 255 levels; else the same
+    full = picture.convert('RGB')
+    for colours in (16, 32, 64, 128, 256):
+        few = full.quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+        change = np.asarray(few.convert('RGB'), np.int16) - np.asarray(full, np.int16)
+        if np.abs(change).max() <= 16: return few
+    return picture
 
 def save_picture(
     fig: Figure, # the figure
