@@ -224,12 +224,12 @@ def check_repairing(reports, scores):
 
 
 def check_outlier_aware(reports, scores):
-    modules, differences = (pd.read_csv(reports / f"oal-{name}.csv").set_index("variant") for name in ("modules", "differences"))
+    modules, differences = (pd.read_csv(reports / f"outlier_aware-{name}.csv").set_index("variant") for name in ("modules", "differences"))
     assert modules.loc["all", ["AUROC", "FPR95", "accuracy", "seeds"]].tolist() == pytest.approx([92, 30, 90, 3]) and modules.loc["none", "AUROC deviation"] == pytest.approx(1)
     assert differences.loc["all", ["AUROC", "AUROC low", "AUROC high"]].tolist() == pytest.approx([10] * 3) and "teacher" not in differences.index
-    backbones = pd.read_csv(reports / "oal-backbones.csv").set_index(["network", "variant"])["AUROC"]
-    assert backbones["resnet18", "all"] - backbones["resnet50", "all"] == pytest.approx(10) and (reports / "oal-energies.png").exists()
-    assert pd.read_csv(reports / "findings-oal.csv")["verdict"].tolist() == ["holds"] * 4     # a loss of 0 is no gain
+    backbones = pd.read_csv(reports / "outlier_aware-backbones.csv").set_index(["network", "variant"])["AUROC"]
+    assert backbones["resnet18", "all"] - backbones["resnet50", "all"] == pytest.approx(10) and (reports / "outlier_aware-energies.png").exists()
+    assert pd.read_csv(reports / "findings-outlier_aware.csv")["verdict"].tolist() == ["holds"] * 4     # a loss of 0 is no gain
 
 
 def check_relatives(reports, scores):
