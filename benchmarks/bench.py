@@ -7,11 +7,11 @@ import click
 import pandas as pd
 import torch
 
-from lmd.benchmark import PAPER, benchmark_jobs, compare, interleave, score_generated
+from lmd.study.benchmark import PAPER, benchmark_jobs, compare, interleave, score_generated
 from lmd.data import load
 from lmd.plots import save_table
 from lmd.scoring import about_machine, load_params
-from lmd.study import save_metrics
+from lmd.study.variants import save_metrics
 
 
 @click.command(context_settings=dict(show_default=True))

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from lmd.benchmark import score_generated
+from lmd.study.benchmark import score_generated
 from lmd.plots import save_table
 
 

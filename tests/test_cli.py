@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from conftest import BAD_SETTINGS, BAD_TRAININGS, largest_relative_difference, wait_for
 from lmd.cli import main
 from lmd.data import load, registry, to_model
-from lmd.tables import read_metadata, write_table
+from lmd.files import read_metadata, write_table
 
 
 def commands(command=main, path=()):

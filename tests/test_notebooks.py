@@ -21,7 +21,7 @@ from traitlets.config import Config
 from conftest import ROOT
 from lmd.masking import Checkerboard, mask_from_name
 from lmd.random import Randomness
-from lmd.tables import write_table
+from lmd.files import write_table
 
 NOTEBOOKS = sorted((ROOT / "nbs/paper").glob("*.ipynb"))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]       # a notebook without one has no scores yet

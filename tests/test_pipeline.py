@@ -20,16 +20,16 @@ from packaging.requirements import Requirement
 from safetensors.torch import load_file
 
 from conftest import ROOT
-from lmd.baselines.regret import load_vae, posterior
+from lmd.methods.regret import load_vae, posterior
 from lmd.cli import main
 from lmd.data import fetch, load, registry
 from lmd.diffusion import checkpoint_fingerprint, load_denoiser
-from lmd.relatives.outlier_aware import load_latent
-from lmd.relatives.posthoc import load_classifier
-from lmd.relatives.repairing import load_repairer
+from lmd.methods.latents import load_latent
+from lmd.methods.classifiers import load_classifier
+from lmd.methods.repairing import load_repairer
 from lmd.scoring import load_params, make_setting, trainings
-from lmd.tables import read_metadata
-from lmd.training import from_entry
+from lmd.files import read_metadata
+from lmd.scoring import from_entry
 
 CHAPTERS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 CHECKPOINTS = sorted(p for p in (ROOT / "checkpoints").glob("*") if p.is_dir())

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from conftest import wait_for
-from lmd.tables import read_metadata, write_table
+from lmd.files import read_metadata, write_table
 
 pytestmark = pytest.mark.xdist_group("processes")      # more of them at a time than there are cores, else
 WHAT = "score", "./many", "--setting", "longer", "--device", "cpu", "--out"

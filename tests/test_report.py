@@ -9,7 +9,6 @@ import yaml
 from bs4 import BeautifulSoup
 
 from conftest import ROOT
-from lmd.report import write_report
 
 RESULTS = [p for p in sorted((ROOT / "reports").glob("*")) if p.suffix in (".csv", ".md", ".png", ".svg")]
 

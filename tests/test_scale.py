@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmd.benchmark import score_generated
+from lmd.study.benchmark import score_generated
 
 FEW, MANY = 20_000, 200_000
 
