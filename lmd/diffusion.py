@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DModel
+from fastcore.basics import patch
 from safetensors import SafetensorError
 from torch import nn
 
@@ -41,9 +42,7 @@ class Schedule:
             var, dvar = torch.func.jvp(lambda u: self.sigma(u)**2, (t,), (torch.ones_like(t),))
         return f, dvar - 2*f*var
 
-    def network_time(self, t):
-        "The number by which a network is told the time: 999 t, as in score_sde"
-        return 999*t
+    def network_time(self, t): return 999*t  # the number by which a network is told the time, as in score_sde
 
 # %% ../nbs/08_diffusion.ipynb #vp-linear
 class VPLinear(Schedule):
@@ -58,7 +57,7 @@ class VPLinear(Schedule):
 
 # %% ../nbs/08_diffusion.ipynb #sub-vp
 class SubVP(VPLinear):
-    "Sub-VP: the linear schedule's alpha with sigma = 1 - alpha**2 (Song et al. 2021, equation 29); the paper's schedule"
+    "Sub-VP, the paper's schedule: VPLinear's alpha with sigma = 1 - alpha**2 (Song et al. 2021, equation 29)"
     def sigma(self, t): return -torch.expm1(2*self.log_alpha(t))
 
 # %% ../nbs/08_diffusion.ipynb #cosine
@@ -91,9 +90,11 @@ class Discrete(Schedule):
     def __init__(self,
                  alphas_cumprod: torch.Tensor # (N,) decreasing, in (0, 1): alpha**2 at the N steps
                 ):
+        "Raises `ValueError` on a table that does not decrease within (0, 1)"
         table = torch.as_tensor(alphas_cumprod, dtype=torch.float64)
         if table.ndim != 1 or not ((table > 0) & (table < 1)).all() or not (table.diff() < 0).all():
-            raise ValueError("alphas_cumprod must decrease within (0, 1); a table that reaches 0 (rescale_betas_zero_snr) has no finite log alpha")
+            raise ValueError("alphas_cumprod must decrease within (0, 1); a table that reaches 0 "
+                             "(rescale_betas_zero_snr) has no finite log alpha")
         self.table = torch.cat([torch.zeros(1, dtype=torch.float64), table.log()/2])
         self.first_time = 1/len(table)
     def log_alpha(self, t):
@@ -107,16 +108,16 @@ class Discrete(Schedule):
 schedules = {'vp-linear': VPLinear, 'vp-cosine': VPCosine, 'sub-vp': SubVP, 've': VE}
 
 def schedule_from_dict(
-    d: dict # {'name': one of `schedules` or 'discrete', and the arguments of its class}
+    about: dict # {'name': one of `schedules`, and the arguments of its class}
 ) -> Schedule:
     "The schedule that a checkpoint describes; raises `ValueError` on an unknown name or argument"
-    d = dict(d)
-    name = d.pop('name', None)
+    arguments = dict(about)
+    name = arguments.pop('name', None)
     if name not in schedules: raise ValueError(f"unknown schedule {name!r}; there are {', '.join(schedules)}")
-    try: return schedules[name](**d)
+    try: return schedules[name](**arguments)
     except TypeError as e: raise ValueError(f"schedule {name!r} takes no such setting: {e}") from None
 
-# %% ../nbs/08_diffusion.ipynb #denoiser
+# %% ../nbs/08_diffusion.ipynb #to-x0-eps
 def _to_x0_eps(out, x_t, alpha, sigma, prediction):
     "Network output -> (x0_hat, eps_hat)"
     if prediction == 'eps': return (x_t - sigma*out)/alpha, out
@@ -124,6 +125,7 @@ def _to_x0_eps(out, x_t, alpha, sigma, prediction):
     scale = alpha**2 + sigma**2   # 1 for variance-preserving schedules
     return (alpha*x_t - sigma*out)/scale, (sigma*x_t + alpha*out)/scale
 
+# %% ../nbs/08_diffusion.ipynb #denoiser
 class Denoiser(nn.Module):
     "A network, its noise schedule and what it predicts: `(x_t, t) -> (x0_hat, eps_hat)`"
     predictions = 'eps', 'x0', 'v'
@@ -133,27 +135,35 @@ class Denoiser(nn.Module):
                  size: int, # height and width of its images, in pixels
                  channels: int, # 1 (gray) or 3 (colour)
                  prediction: str='eps', # what the network returns: 'eps', 'x0' or 'v'
-                 autocast: torch.dtype|None=None # run the network in this type (torch.bfloat16), or None for float32
+                 autocast: torch.dtype|None=None # type the network is run in; None = float32
                 ):
+        "Raises `ValueError` on an unknown prediction type"
         super().__init__()
-        if prediction not in self.predictions: raise ValueError(f"unknown prediction type {prediction!r}; there are {', '.join(self.predictions)}")
-        self.network, self.schedule, self.prediction, self.autocast = network, schedule, prediction, autocast
-        self.size, self.channels = size, channels
+        if prediction not in self.predictions:
+            known = ', '.join(self.predictions)
+            raise ValueError(f"unknown prediction type {prediction!r}; there are {known}")
+        self.network, self.schedule, self.size, self.channels = network, schedule, size, channels
+        self.prediction, self.autocast = prediction, autocast
 
     @property
     def device(self): return next((p.device for p in self.network.parameters()), torch.device('cpu'))
 
-    def forward(self,
-                x_t: torch.Tensor, # (N, C, S, S) noisy images, float32
-                t: float|torch.Tensor # time in (0, 1], a number or (N,)
-               ) -> tuple: # (x0_hat, eps_hat), each (N, C, S, S) float32
-        "The clean images and the noise that `x_t` seems to be made of"
-        t = torch.as_tensor(t, dtype=torch.float64)
-        time = self.schedule.network_time(t).float().expand(len(x_t)).to(x_t.device)
-        with torch.autocast(x_t.device.type, self.autocast, enabled=self.autocast is not None):
-            out = self.network(x_t, time).float()
-        alpha, sigma = (a.to(x_t) if a.ndim == 0 else a.to(x_t).view(-1, 1, 1, 1) for a in (self.schedule.alpha(t), self.schedule.sigma(t)))
-        return _to_x0_eps(out, x_t, alpha, sigma, self.prediction)
+    def coefficients(self, x_t, t): # alpha(t) and sigma(t), to be multiplied with images like `x_t`
+        parts = self.schedule.alpha(t), self.schedule.sigma(t)
+        return tuple(a.to(x_t) if a.ndim == 0 else a.to(x_t).view(-1, 1, 1, 1) for a in parts)
+
+# %% ../nbs/08_diffusion.ipynb #denoiser-forward
+@patch
+def forward(self: Denoiser,
+            x_t: torch.Tensor, # (N, C, S, S) noisy images, float32
+            t: float|torch.Tensor # time in (0, 1], a number or (N,)
+           ) -> tuple: # (x0_hat, eps_hat), each (N, C, S, S) float32
+    "The clean images and the noise that `x_t` seems to be made of"
+    t = torch.as_tensor(t, dtype=torch.float64)
+    time = self.schedule.network_time(t).float().expand(len(x_t)).to(x_t.device)
+    with torch.autocast(x_t.device.type, self.autocast, enabled=self.autocast is not None):
+        out = self.network(x_t, time).float()
+    return _to_x0_eps(out, x_t, *self.coefficients(x_t, t), self.prediction)
 
 # %% ../nbs/08_diffusion.ipynb #analytic
 class GaussianDenoiser(Denoiser):
@@ -169,7 +179,8 @@ class GaussianDenoiser(Denoiser):
 
     def forward(self, x_t, t):
         t = torch.as_tensor(t, dtype=torch.float64)
-        alpha, sigma = (a if a.ndim == 0 else a.view(-1, 1) for a in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        alpha, sigma = (a if a.ndim == 0 else a.view(-1, 1)
+                        for a in (self.schedule.alpha(t), self.schedule.sigma(t)))
         gain = alpha*self.eigenvalues/(alpha**2*self.eigenvalues + sigma**2)
         x = x_t.double().flatten(1)
         x0 = self.mean.flatten() + ((x - alpha*self.mean.flatten()) @ self.basis * gain) @ self.basis.T
@@ -190,21 +201,24 @@ class UNet(nn.Module):
 # %% ../nbs/08_diffusion.ipynb #make-unet
 def make_unet(
     size: int, # height and width of the images, in pixels
-    channels: int, # 1 or 3
+    channels: int, # 1 (gray) or 3 (colour)
     factor: int=2, # pixel-unshuffle factor; must divide `size`
-    width: tuple=(32, 64, 64), # channels of each level, multiples of 16; every level but the last halves the resolution. Not 16 for a model to be sampled from: normalised in 16 groups, each channel loses its mean
+    width: tuple=(32, 64, 64), # channels of each level, multiples of 16
     layers: int=1, # residual blocks per level
-    attention: tuple=(), # levels (0 = finest) whose blocks have self-attention; the middle block always has
+    attention: tuple=(), # levels (0 = finest) with self-attention; the middle block always has it
     dropout: float=0. # in the residual blocks
 ) -> UNet: # with freshly drawn weights
     "A new U-Net; raises `ValueError` where the sizes do not divide"
     halvings = factor*2**(len(width) - 1)
-    if size % halvings: raise ValueError(f"images of {size} x {size} cannot be halved through {len(width)} levels after a pixel-unshuffle of {factor}: {size} is not divisible by {halvings}")
+    if size % halvings:
+        raise ValueError(f"images of {size} x {size} cannot be halved through {len(width)} levels after a "
+                         f"pixel-unshuffle of {factor}: {size} is not divisible by {halvings}")
     kinds = ['Attn' if i in attention else '' for i in range(len(width))]
     return UNet(UNet2DModel(
         sample_size=size//factor, in_channels=channels*factor**2, out_channels=channels*factor**2,
         block_out_channels=tuple(width), layers_per_block=layers, dropout=dropout, norm_num_groups=16,
-        down_block_types=[f'{k}DownBlock2D' for k in kinds], up_block_types=[f'{k}UpBlock2D' for k in reversed(kinds)]), factor)
+        down_block_types=[f'{kind}DownBlock2D' for kind in kinds],
+        up_block_types=[f'{kind}UpBlock2D' for kind in reversed(kinds)]), factor)
 
 # %% ../nbs/08_diffusion.ipynb #new-checkpoint
 @contextmanager
@@ -213,7 +227,7 @@ def new_checkpoint(
     card: str, # README.md: the model card
     **about # goes into lmd.json
 ): # yields the folder to write the weights into
-    "A checkpoint folder with `lmd.json` and a card, in one piece: renamed into place once all is written, and left alone if that fails"
+    "A checkpoint folder that is renamed into place once all is written; a failure leaves the old one alone"
     folder = Path(folder)
     new = folder.with_name(folder.name + '.tmp')
     shutil.rmtree(new, ignore_errors=True); new.mkdir(parents=True)
@@ -223,6 +237,14 @@ def new_checkpoint(
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(new, folder)
 
+# %% ../nbs/08_diffusion.ipynb #save-diffusers-index
+def _save_diffusers_index(folder):
+    "Write the files by which `diffusers` opens the folder as a pipeline"
+    DDPMScheduler(clip_sample=False).save_pretrained(folder/'scheduler')
+    index = {'_class_name': 'DDPMPipeline', 'unet': ['diffusers', 'UNet2DModel'],
+             'scheduler': ['diffusers', 'DDPMScheduler']}
+    (folder/'model_index.json').write_text(json.dumps(index, indent=1) + '\n')
+
 # %% ../nbs/08_diffusion.ipynb #save-checkpoint
 def save_checkpoint(
     denoiser: Denoiser, # its network is a `UNet`
@@ -231,73 +253,95 @@ def save_checkpoint(
     card: str, # README.md: the model card
     **provenance # goes into lmd.json: data, data md5, steps, seed, ...
 ):
-    "Write `unet/` in half precision, `lmd.json` and the model card; `diffusers`' own index where it would sample correctly"
+    "Write `unet/` in half precision, `lmd.json` and the card, and `diffusers`' index where it holds"
     network = denoiser.network
     half = UNet2DModel.from_config(network.unet.config, dropout=0.)
     half.load_state_dict(network.unet.state_dict())
-    with new_checkpoint(folder, card, schedule=schedule, prediction=denoiser.prediction, size=denoiser.size, channels=denoiser.channels, factor=network.factor, **provenance) as new:
+    about = dict(schedule=schedule, prediction=denoiser.prediction, size=denoiser.size,
+                 channels=denoiser.channels, factor=network.factor, **provenance)
+    with new_checkpoint(folder, card, **about) as new:
         half.half().save_pretrained(new/'unet')
         if network.factor == 1 and denoiser.prediction == 'eps' and schedule == {'name': 'vp-linear'}:
-            DDPMScheduler(clip_sample=False).save_pretrained(new/'scheduler')
-            index = {'_class_name': 'DDPMPipeline', 'unet': ['diffusers', 'UNet2DModel'], 'scheduler': ['diffusers', 'DDPMScheduler']}
-            (new/'model_index.json').write_text(json.dumps(index, indent=1) + '\n')
+            _save_diffusers_index(new)
 
 # %% ../nbs/08_diffusion.ipynb #load-unet
 def _load_unet(folder):
-    "The U-Net in `folder`, in float32; raises `ValueError` where it is missing, truncated or not an unconditional image model"
-    if not (folder/'config.json').exists(): raise FileNotFoundError(f"{folder} has no config.json: not a diffusers U-Net")
-    try: unet, info = UNet2DModel.from_pretrained(folder, torch_dtype=torch.float32, low_cpu_mem_usage=False, output_loading_info=True)
+    "The U-Net in `folder`, in float32; raises `FileNotFoundError` or `ValueError` that says what is wrong"
+    if not (folder/'config.json').exists():
+        raise FileNotFoundError(f"{folder} has no config.json: not a diffusers U-Net")
+    try: unet, info = UNet2DModel.from_pretrained(
+        folder, torch_dtype=torch.float32, low_cpu_mem_usage=False, output_loading_info=True)
     except (SafetensorError, RuntimeError, OSError, ValueError, EOFError) as e:
-        raise ValueError(f"the weights in {folder} cannot be read (truncated, or not those of its config.json); fetch or train them again. {type(e).__name__}: {e}") from None
-    if info['missing_keys'] or info['mismatched_keys']: raise ValueError(f"the weights in {folder} do not fit its config.json: missing {info['missing_keys'][:3]}, mismatched {info['mismatched_keys'][:3]}")
-    if not all(p.isfinite().all() for p in unet.parameters()): raise ValueError(f"the weights in {folder} hold NaN or infinite numbers; fetch or train them again")
-    if unet.config.class_embed_type or unet.config.num_class_embeds: raise ValueError(f"{folder} is a class-conditional model; LMD needs an unconditional one")
+        raise ValueError(f"the weights in {folder} cannot be read (truncated, or not those of its "
+                         f"config.json); fetch or train them again. {type(e).__name__}: {e}") from None
+    if info['missing_keys'] or info['mismatched_keys']:
+        raise ValueError(f"the weights in {folder} do not fit its config.json: missing "
+                         f"{info['missing_keys'][:3]}, mismatched {info['mismatched_keys'][:3]}")
+    if not all(p.isfinite().all() for p in unet.parameters()):
+        raise ValueError(f"the weights in {folder} hold NaN or infinite numbers; fetch or train them again")
+    if unet.config.class_embed_type or unet.config.num_class_embeds:
+        raise ValueError(f"{folder} is a class-conditional model; LMD needs an unconditional one")
     return unet.eval().requires_grad_(False)
 
+# %% ../nbs/08_diffusion.ipynb #read-about
 def _read_about(path):
     "The lmd.json of a checkpoint; raises `ValueError` where it is damaged"
     try: about = json.loads(path.read_text())
     except ValueError as e: raise ValueError(f"{path} is damaged: {e}") from None
-    if missing := {'schedule', 'prediction', 'size', 'factor'} - set(about): raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
+    if missing := {'schedule', 'prediction', 'size', 'factor'} - set(about):
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
     return about
 
+# %% ../nbs/08_diffusion.ipynb #schedule-from-diffusers
 def schedule_from_diffusers(
     path: Path # a diffusers scheduler_config.json
 ) -> tuple: # schedule; prediction type, 'eps', 'x0' or 'v'
     "The noise schedule of a diffusers model; raises `ValueError` where it is not one in discrete time"
     config = json.loads(path.read_text())
     if 'num_train_timesteps' not in config or 'Sde' in config.get('_class_name', ''):
-        raise ValueError(f"{path}: {config.get('_class_name')} is not one of the discrete-time schedulers (DDPM, DDIM, PNDM, DPMSolver, ...) that can be read")
-    table = DDPMScheduler.from_config({k: v for k, v in config.items() if k in ('num_train_timesteps', 'beta_start', 'beta_end', 'beta_schedule', 'trained_betas')})
-    return Discrete(table.alphas_cumprod), {'epsilon': 'eps', 'sample': 'x0', 'v_prediction': 'v'}[config.get('prediction_type', 'epsilon')]
+        raise ValueError(f"{path}: {config.get('_class_name')} is not one of the discrete-time schedulers "
+                         "(DDPM, DDIM, PNDM, DPMSolver, ...) that can be read")
+    keys = 'num_train_timesteps', 'beta_start', 'beta_end', 'beta_schedule', 'trained_betas'
+    table = DDPMScheduler.from_config({k: v for k, v in config.items() if k in keys})
+    predictions = {'epsilon': 'eps', 'sample': 'x0', 'v_prediction': 'v'}
+    return Discrete(table.alphas_cumprod), predictions[config.get('prediction_type', 'epsilon')]
+
+# %% ../nbs/08_diffusion.ipynb #load-parts
+def _load_own(folder):
+    "(U-Net, factor, schedule, prediction) of a released checkpoint"
+    about, unet = _read_about(folder/'lmd.json'), _load_unet(folder/'unet')
+    if (size := unet.config.sample_size*about['factor']) != about['size']:
+        raise ValueError(f"{folder}: lmd.json says images of {about['size']}, the U-Net is for {size}")
+    return unet, about['factor'], schedule_from_dict(about['schedule']), about['prediction']
+
+def _load_foreign(folder):
+    "(U-Net, factor, schedule, prediction) of a diffusers folder, flat or in pipeline layout"
+    pipeline = (folder/'unet').is_dir()
+    scheduler = folder/'scheduler'/'scheduler_config.json' if pipeline else folder/'scheduler_config.json'
+    if not scheduler.exists():
+        raise FileNotFoundError(f"{folder} has neither lmd.json nor {scheduler.relative_to(folder)}: "
+                                "not a checkpoint that can be read")
+    return _load_unet(folder/'unet' if pipeline else folder), 1, *schedule_from_diffusers(scheduler)
 
 # %% ../nbs/08_diffusion.ipynb #load-denoiser
 def load_denoiser(
-    folder: str|Path, # a released checkpoint, or any unconditional diffusers folder, flat or pipeline layout
+    folder: str|Path, # a released checkpoint, or any unconditional diffusers folder
     device: str='cpu', # where to put it
     autocast: torch.dtype|None=None # run the network in this type, or None for float32
 ) -> Denoiser: # in evaluation mode, without gradients
     "Open a checkpoint; raises `FileNotFoundError` or `ValueError` that says what is missing or wrong"
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f"no checkpoint at {folder}: not a folder")
-    if (folder/'lmd.json').exists():
-        about = _read_about(folder/'lmd.json')
-        unet, factor = _load_unet(folder/'unet'), about['factor']
-        if unet.config.sample_size*factor != about['size']: raise ValueError(f"{folder}: lmd.json says images of {about['size']}, the U-Net is for {unet.config.sample_size*factor}")
-        schedule, prediction = schedule_from_dict(about['schedule']), about['prediction']
-    else:
-        pipeline = (folder/'unet').is_dir()
-        scheduler = folder/'scheduler'/'scheduler_config.json' if pipeline else folder/'scheduler_config.json'
-        if not scheduler.exists(): raise FileNotFoundError(f"{folder} has neither lmd.json nor {scheduler.relative_to(folder)}: not a checkpoint that can be read")
-        unet, factor = _load_unet(folder/'unet' if pipeline else folder), 1
-        schedule, prediction = schedule_from_diffusers(scheduler)
-    return Denoiser(UNet(unet, factor), schedule, unet.config.sample_size*factor, unet.config.in_channels//factor**2, prediction, autocast).to(device)
+    load = _load_own if (folder/'lmd.json').exists() else _load_foreign
+    unet, factor, schedule, prediction = load(folder)
+    size, channels = unet.config.sample_size*factor, unet.config.in_channels//factor**2
+    return Denoiser(UNet(unet, factor), schedule, size, channels, prediction, autocast).to(device)
 
 # %% ../nbs/08_diffusion.ipynb #fingerprint
 def checkpoint_fingerprint(
     folder: str|Path # a checkpoint folder
 ) -> str: # md5, 32 hexadecimal digits
-    "Md5 over the weights, the network's configuration and the schedule's"
+    "Md5 of weights, network and schedule; raises `FileNotFoundError` where there are none"
     folder = Path(folder)
     files = sorted(p for p in folder.rglob('*') if p.suffix in ('.safetensors', '.bin', '.json'))
     if not files: raise FileNotFoundError(f"no checkpoint at {folder}: there are no weights to identify")
