@@ -18,10 +18,10 @@ from .diffusion import Denoiser
 
 # %% ../nbs/15_batches.ipynb #pairs
 def pair_batches(
-    n: int, # number of images
-    attempts: int, # attempts per image
-    batch: int # most pairs in a batch
-): # yields (rows, attempts): LongTensors of equal length
+    n: int, # number of images, at least 1
+    attempts: int, # R: attempts per image, at least 1
+    batch: int, # most pairs in a batch, at least 1
+): # yields (rows, attempts): two int64 tensors of equal length
     "Every (image, attempt) pair once, in batches that keep an image's attempts together where they fit"
     size = batch - batch % attempts if batch >= attempts else batch
     for pairs in torch.arange(n*attempts).split(size): yield pairs//attempts, pairs % attempts
@@ -35,11 +35,13 @@ class _Bytes(TorchDispatchMode): # adds up the bytes of all results but views
         return out
 
 def evaluation_bytes(
-    denoiser: Denoiser # a network
+    denoiser: Denoiser, # a network
 ) -> int: # bytes of all results of one evaluation of one image
     "What an evaluation takes at most, without making it"
-    x, t = (torch.empty(shape, device=denoiser.device) for shape in ((1, denoiser.channels, denoiser.size, denoiser.size), (1,)))
-    with torch.no_grad(), torch.autocast(denoiser.device.type, denoiser.autocast, enabled=denoiser.autocast is not None), FakeTensorMode(allow_non_fake_inputs=True) as fake, _Bytes() as count:
+    device, shape = denoiser.device, (1, denoiser.channels, denoiser.size, denoiser.size)
+    x, t = torch.empty(shape, device=device), torch.empty(1, device=device)
+    autocast = torch.autocast(device.type, denoiser.autocast, enabled=denoiser.autocast is not None)
+    with torch.no_grad(), autocast, FakeTensorMode(allow_non_fake_inputs=True) as fake, _Bytes() as count:
         denoiser.network(fake.from_tensor(x), fake.from_tensor(t))
     return count.total
 
@@ -47,10 +49,11 @@ def evaluation_bytes(
 def fitting_batch(
     denoiser: Denoiser, # a network
     most: int|None=None, # pairs that keep the device busy; None = 250 on a CPU, 2000 on a GPU
-    free: int|None=None # bytes; None = what is free on the device now, for each of the processes that torchrun has started on this machine
+    free: int|None=None, # bytes; None = what is free on the device, on a CPU shared by torchrun's processes
 ) -> int: # (image, attempt) pairs per network evaluation, at least 1
     "As many pairs as fit into half of the free memory, and no more than are needed"
     cuda = denoiser.device.type == 'cuda'
     if most is None: most = 2000 if cuda else 250
-    if free is None: free = torch.cuda.mem_get_info(denoiser.device)[0] if cuda else psutil.virtual_memory().available//int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    if free is None and cuda: free = torch.cuda.mem_get_info(denoiser.device)[0]
+    if free is None: free = psutil.virtual_memory().available//int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     return min(most, max(free//(2*evaluation_bytes(denoiser)), 1))
