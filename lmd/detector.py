@@ -6,8 +6,11 @@
 __all__ = ['LMD']
 
 # %% ../nbs/16_detector.ipynb #imports
+import warnings
+
 import numpy as np
 import torch
+from fastcore.basics import patch
 
 from .random import Randomness
 from .data import check_model_input, image_indices
@@ -18,91 +21,151 @@ from .distance import FillDistance, LPIPS
 from .aggregation import aggregate
 from .batches import pair_batches
 
+# %% ../nbs/16_detector.ipynb #check-distances
+def _check_distances(distances, lift):
+    "Raise ValueError where a fill is the first distance, or where the mask leaves nothing to fill from"
+    fills = [d.name for d in distances if isinstance(d, FillDistance)]
+    if fills and isinstance(lift, Nothing):
+        raise ValueError(f"{fills[0]} is a distance from the blur of the known pixels, "
+                         "but with the mask none no pixel is known")
+    if fills and fills[0] == distances[0].name:
+        raise ValueError(f"{fills[0]} compares no reconstruction, so it cannot be the first distance, "
+                         "which `score` uses")
+
+# %% ../nbs/16_detector.ipynb #renamed
+def _renamed(old):
+    "Arguments by the names that they had before version 0.2 -> by their names today, with a FutureWarning"
+    names = {'how': 'aggregate', 'map': 'inpaint'}
+    if unknown := set(old) - set(names): raise TypeError(f"LMD has no argument {', '.join(sorted(unknown))}")
+    for name in old: warnings.warn(f"LMD's argument {name} is now called {names[name]}; "
+                                   f"{name} will go in version 0.3", FutureWarning, stacklevel=3)
+    return {names[name]: value for name, value in old.items()}
+
 # %% ../nbs/16_detector.ipynb #lmd
 class LMD:
-    "Lift, Map, Detect (Liu et al. 2023, algorithm 2)"
+    "Lift, Map, Detect (Liu et al. 2023, Algorithm 2)"
     def __init__(self,
-                 denoiser: Denoiser, # trained on in-domain images
-                 lift=None, # mask, see `lmd.masking`; None = alternating checkerboard 8 x 8
-                 map=None, # see `lmd.inpainting`; None = `Inpaint()`, 10 steps from t0 = .5
-                 distances: list|None=None, # see `lmd.distance`; `score` uses the first; None = [LPIPS()]
-                 attempts: int=10, # reconstructions per image
-                 how: str='median', # how the attempts are aggregated, see `lmd.aggregation`
-                 seed: int=0, # of masks and noise
-                 batch: int=250 # (image, attempt) pairs per network evaluation
-                ):
-        if not isinstance(attempts, int) or attempts < 1: raise ValueError(f"attempts must be a whole number of at least 1, not {attempts!r}")
-        self.denoiser, self.attempts, self.how, self.seed, self.batch = denoiser, attempts, how, seed, batch
+        denoiser: Denoiser, # trained on in-domain images
+        lift=None, # mask, see `lmd.masking`; None = alternating checkerboard 8 x 8
+        inpaint=None, # see `lmd.inpainting`; None = `Inpaint()`, 10 steps from t0 = .5
+        distances: list|None=None, # see `lmd.distance`; `score` uses the first; None = [LPIPS()]
+        attempts: int=10, # R: reconstructions per image, at least 1
+        aggregate: str='median', # of the attempts, see `lmd.aggregation`
+        seed: int=0, # of masks and noise
+        batch: int=250, # most (image, attempt) pairs per network evaluation
+        **old, # `how` and `map`, the names of `aggregate` and `inpaint` before version 0.2
+    ):
+        "Raises ValueError on fewer than one attempt, or where a distance from the fill has no use"
+        new = dict(inpaint=inpaint, aggregate=aggregate) | _renamed(old)
+        if not isinstance(attempts, int) or attempts < 1:
+            raise ValueError(f"attempts must be a whole number of at least 1, not {attempts!r}")
+        self.denoiser, self.attempts, self.seed, self.batch = denoiser, attempts, seed, batch
         self.lift = Checkerboard(8) if lift is None else lift
-        self.map = Inpaint() if map is None else map
+        self.inpaint = Inpaint() if new['inpaint'] is None else new['inpaint']
         self.distances = [LPIPS()] if distances is None else list(distances)
-        fills = [d.name for d in self.distances if isinstance(d, FillDistance)]
-        if fills and isinstance(self.lift, Nothing): raise ValueError(f"{fills[0]} is a distance from the blur of the known pixels, but with the mask none no pixel is known")
-        if fills and fills[0] == self.distances[0].name: raise ValueError(f"{fills[0]} compares no reconstruction, so it cannot be the first distance, which `score` uses")
+        self.aggregate = new['aggregate']
+        _check_distances(self.distances, self.lift)
 
-    @property
-    def nfe(self): return self.attempts*self.map.nfe  # network evaluations per image
-    @property
-    def size(self): return self.denoiser.size  # of the images, in pixels
-    @property
-    def channels(self): return self.denoiser.channels
+# %% ../nbs/16_detector.ipynb #nfe
+@patch(as_prop=True)
+def nfe(self: LMD) -> int: # network evaluations per image
+    "Attempts times the evaluations of one reconstruction"
+    return self.attempts*self.inpaint.nfe
 
-    def _attempts(self, images, index, pairs=None):
-        "Yield (rows, attempts, originals, masks, reconstructions) batch by batch, of all pairs or of those given as batches of (rows, attempts)"
-        check_model_input(images, self.denoiser.size, self.denoiser.channels)
-        index = image_indices(images, index)
-        for rows, attempts in pair_batches(len(images), self.attempts, self.batch) if pairs is None else pairs:
-            x = images[rows].to(self.denoiser.device)
-            randomness = Randomness(self.seed, index[rows], attempts).to(self.denoiser.device)
-            M = self.lift(randomness, self.denoiser.size)
-            yield rows, attempts, x, M, self.map(self.denoiser, x, M, randomness)
+# %% ../nbs/16_detector.ipynb #size
+@patch(as_prop=True)
+def size(self: LMD) -> int: # S, height and width of the images in pixels
+    "That of the denoiser"
+    return self.denoiser.size
 
-    @torch.inference_mode()
-    def measure(self,
-                images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-                index: torch.Tensor|None=None # (N,) their indices in the full set; None = 0 ... N-1
-               ) -> dict: # name of a distance -> (N, attempts) float32 array
-        "Every distance of every attempt; raises `ValueError` on images the denoiser is not made for"
-        return self._measure(images, index, lambda M, y: None)
+# %% ../nbs/16_detector.ipynb #channels
+@patch(as_prop=True)
+def channels(self: LMD) -> int: # C, 1 (gray) or 3 (colour)
+    "Those of the denoiser"
+    return self.denoiser.channels
 
-    def _measure(self, images, index, keep):
-        out = {d.name: np.empty((len(images), self.attempts), np.float32) for d in self.distances}
-        for rows, attempts, x, M, y in self._attempts(images, index):
-            unique, inverse = rows.unique(return_inverse=True)
-            for name, d in self._distances(images[unique].to(y.device), M, y, inverse.to(y.device)): out[name][rows, attempts] = d.cpu()
-            keep(M, y)
-        return out
+# %% ../nbs/16_detector.ipynb #batches
+@patch
+def batches(self: LMD,
+    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
+    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+    pairs=None, # batches of (rows (P,), attempts (P,)) to reconstruct; None = all pairs
+): # yields rows (P,), attempts (P,), originals (P, C, S, S), masks (P, 1, S, S), reconstructions (P, C, S, S)
+    "Lift and map, batch by batch; raises ValueError on images the denoiser is not made for"
+    check_model_input(images, self.size, self.channels)
+    index = image_indices(images, index)
+    if pairs is None: pairs = pair_batches(len(images), self.attempts, self.batch)
+    for rows, attempts in pairs:
+        x = images[rows].to(self.denoiser.device)
+        randomness = Randomness(self.seed, index[rows], attempts).to(self.denoiser.device)
+        M = self.lift(randomness, self.size)
+        yield rows, attempts, x, M, self.inpaint(self.denoiser, x, M, randomness)
 
-    def _distances(self, originals, M, y, rows):
-        "Yield every distance's name and values (P,); the features of the originals are computed once for it and its fill"
-        prepared = {d.name: d.prepare(originals) for d in {getattr(d, 'distance', d) for d in self.distances}}
-        fills = [d for d in self.distances if isinstance(d, FillDistance)]
-        for d in self.distances:
-            if d not in fills: yield d.name, d(prepared[d.name], y, rows)
-        if fills: filled, fill_rows, which = distinct_fills(originals, M, rows)
-        for d in fills: yield d.name, d.distance(prepared[d.distance.name], filled, fill_rows)[which]
+# %% ../nbs/16_detector.ipynb #distances
+@patch
+def _distances(self: LMD, originals, M, y, rows):
+    "Yield each distance's name and its values (P,); `rows` (P,) are those of the originals"
+    prepared = {d.name: d.prepare(originals) for d in {getattr(d, 'distance', d) for d in self.distances}}
+    fills = [d for d in self.distances if isinstance(d, FillDistance)]
+    for d in self.distances:
+        if d not in fills: yield d.name, d(prepared[d.name], y, rows)
+    if fills: filled, fill_rows, which = distinct_fills(originals, M, rows)
+    for d in fills: yield d.name, d.distance(prepared[d.distance.name], filled, fill_rows)[which]
 
-    def score(self,
-              images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-              index: torch.Tensor|None=None # (N,) their indices in the full set
-             ) -> np.ndarray: # (N,) out-of-distribution scores, higher = more out-of-domain
-        "One out-of-distribution score per image"
-        return aggregate(self.measure(images, index)[self.distances[0].name], self.how)
+# %% ../nbs/16_detector.ipynb #measure-with
+@patch
+def _measure(self: LMD, images, index, keep):
+    "What `measure` returns; `keep` is called with the masks and reconstructions of every batch"
+    out = {d.name: np.empty((len(images), self.attempts), np.float32) for d in self.distances}
+    for rows, attempts, x, M, y in self.batches(images, index):
+        unique, inverse = rows.unique(return_inverse=True)
+        originals = images[unique].to(y.device)
+        for name, d in self._distances(originals, M, y, inverse.to(y.device)):
+            out[name][rows, attempts] = d.cpu()
+        keep(M, y)
+    return out
 
-    def reconstruct(self,
-                    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-                    index: torch.Tensor|None=None # (N,) their indices in the full set
-                   ) -> tuple: # masks (N, attempts, 1, S, S), 1 = known; reconstructions (N, attempts, C, S, S), not clipped
-        "The masks and reconstructions of every attempt"
-        return self._stacked([(M.cpu(), y.cpu()) for _, _, _, M, y in self._attempts(images, index)])
+# %% ../nbs/16_detector.ipynb #measure
+@patch
+@torch.inference_mode()
+def measure(self: LMD,
+    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
+    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+) -> dict: # name of a distance -> (N, R) float32 array
+    "Every distance of every attempt; raises ValueError on images the denoiser is not made for"
+    return self._measure(images, index, keep=lambda M, y: None)
 
-    def _stacked(self, parts): return tuple(torch.cat(p).unflatten(0, (-1, self.attempts)) for p in zip(*parts))
+# %% ../nbs/16_detector.ipynb #score
+@patch
+def score(self: LMD,
+    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
+    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+) -> np.ndarray: # (N,) out-of-distribution scores, higher = more out-of-domain
+    "One out-of-distribution score per image; raises ValueError as `measure`"
+    return aggregate(self.measure(images, index)[self.distances[0].name], self.aggregate)
 
-    @torch.inference_mode()
-    def inspect(self,
-                images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-                index: torch.Tensor|None=None # (N,) their indices in the full set
-               ) -> tuple: # the dict of `measure`, and the masks and reconstructions of `reconstruct`
-        "Distances and pictures of the same attempts"
-        parts = []
-        return self._measure(images, index, lambda M, y: parts.append((M.cpu(), y.cpu()))), *self._stacked(parts)
+# %% ../nbs/16_detector.ipynb #reconstruct
+def _stacked(parts, attempts):
+    "Batches of (masks, reconstructions) -> both with the shape (N, attempts, ...)"
+    return tuple(torch.cat(part).unflatten(0, (-1, attempts)) for part in zip(*parts))
+
+@patch
+def reconstruct(self: LMD,
+    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
+    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+) -> tuple: # masks (N, R, 1, S, S), 1 = known; reconstructions (N, R, C, S, S), not clipped
+    "The masks and reconstructions of every attempt; raises ValueError as `measure`"
+    parts = [(M.cpu(), y.cpu()) for *_, M, y in self.batches(images, index)]
+    return _stacked(parts, self.attempts)
+
+# %% ../nbs/16_detector.ipynb #inspect
+@patch
+@torch.inference_mode()
+def inspect(self: LMD,
+    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
+    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+) -> tuple: # the dict of `measure`, and the masks and reconstructions of `reconstruct`
+    "Distances and pictures of the same attempts; raises ValueError as `measure`"
+    parts = []
+    measured = self._measure(images, index, keep=lambda M, y: parts.append((M.cpu(), y.cpu())))
+    return measured, *_stacked(parts, self.attempts)
