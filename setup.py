@@ -1,4 +1,5 @@
-"The package as settings.ini describes it; `pip install -e .` for work, `pip install -e .[dev]` with the notebook tools."
+"""The package as settings.ini describes it: `pip install .` for the library, `.[study]` with what the paper's study
+needs, `.[dev]` with the tools for work in the repository."""
 from configparser import ConfigParser
 from pathlib import Path
 from setuptools import setup, find_packages
@@ -6,6 +7,7 @@ from setuptools import setup, find_packages
 config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
+study = cfg["study_requirements"].split()
 
 setup(
     name=cfg["lib_name"],
@@ -19,6 +21,7 @@ setup(
     packages=find_packages(include=["lmd", "lmd.*"]),
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split()},
+    extras_require={"study": study, "dev": study + cfg["dev_requirements"].split()},
+    package_data={"lmd": ["py.typed"]},
     entry_points={"console_scripts": cfg["console_scripts"].split()},
 )
