@@ -1,4 +1,4 @@
-"The repository as a whole: stages, parameters, sizes, chapters, README, checkpoints and committed scores fit each other."
+"The repository as a whole: stages, parameters, sizes, checkpoints, scores, pages, README and requirements fit each other."
 import ast
 import configparser
 import json
@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -20,21 +21,22 @@ from packaging.requirements import Requirement
 from safetensors.torch import load_file
 
 from conftest import ROOT
-from lmd.methods.regret import load_vae, posterior
 from lmd.cli import main
 from lmd.data import fetch, load, registry
 from lmd.diffusion import checkpoint_fingerprint, load_denoiser
-from lmd.methods.latents import load_latent
-from lmd.methods.classifiers import load_classifier
-from lmd.methods.repairing import load_repairer
-from lmd.scoring import load_params, make_setting, trainings
 from lmd.files import read_metadata
-from lmd.scoring import from_entry
+from lmd.methods.classifiers import load_classifier
+from lmd.methods.latents import load_latent
+from lmd.methods.regret import load_vae, posterior
+from lmd.methods.repairing import load_repairer
+from lmd.outliers import parse_source, source_name
+from lmd.scoring import from_entry, load_params, make_setting
 
-CHAPTERS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 CHECKPOINTS = sorted(p for p in (ROOT / "checkpoints").glob("*") if p.is_dir())
 SCORES = sorted((ROOT / "scores").rglob("*.parquet"))
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+PAGES = PARAMS["grids"]["pages"]
+MEASURED = {"scores/mnist/benchmark", "scores/mnist/million"}       # by make bench, on whoever's machine
 
 
 def tool(*args, cwd=ROOT):
@@ -45,68 +47,124 @@ def tool(*args, cwd=ROOT):
     return got.stdout
 
 
+@cache
+def tracked(): return [f for f in tool("git", "ls-files", "-z").split("\0") if f and (ROOT / f).exists()]
+
+
 # ---- pipeline
 
+@pytest.mark.slow
 def test_nothing_is_left_to_run():
     assert "Running stage" not in tool("dvc", "repro", "--allow-missing", "--dry")
 
 
-def stage_commands():
-    "Every single command of every stage, with the stage's name"
-    with Repo(ROOT) as repo:
-        return [pytest.param(shlex.split(c), id=stage.addressing) for stage in repo.index.stages if stage.cmd for c in stage.cmd.split("&&")]
+@cache
+def stages():
+    with Repo(ROOT) as repo: return [s for s in repo.index.stages if s.cmd]
 
 
-def check_lmd(args):
-    command = main
-    while isinstance(command, click.Group): command = command.commands[args.pop(0)]
-    params = command.make_context(command.name, args).params      # wrong options fail here
-    source = params.get("source", "phantoms")                     # lmd ct-study knows its own
-    assert source in registry
-    section = {"outlier-aware": "train-student"}.get(command.name, command.name)
-    section, default = (section, source) if section in trainings else ("settings", None)
-    assert (params.get("config") or params.get("setting") or default) in PARAMS[section]
+def options(command):
+    "What the options of a command of a stage mean; wrong ones fail here"
+    program, *args = shlex.split(command)
+    assert program == "lmd"
+    group = main
+    while isinstance(group, click.Group):
+        name, *args = args
+        group = group.get_command(click.Context(group), name)
+        assert group, f"there is no command {name}"
+    return group.make_context(name, list(args)).params
 
 
-def check_papermill(args):
-    notebook = next(a for a in args if a.endswith(".ipynb"))
-    given = {args[i + 1] for i, a in enumerate(args) if a == "-p"}
-    assert given <= papermill.inspect_notebook(ROOT / notebook).keys()
+def test_size_of_the_pipeline():
+    lines = (ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 200 and max(map(len, lines)) <= 120
+    lines = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150 and max(map(len, lines)) <= 120
+    assert all(s.desc for s in stages())
 
 
-@pytest.mark.parametrize("command", stage_commands())
-def test_stage_command_exists(command):
-    program, *args = command
-    if program == "mkdir": return
-    {"lmd": check_lmd, "papermill": check_papermill, "python": lambda a: compile(a[1], "stage", "exec")}[program](args)
+def test_commands_of_the_stages():
+    for stage in stages():
+        given = options(stage.cmd)
+        for source in given.get("sources", ()): assert parse_source(source)[0] in registry, stage.addressing
+        if config := given.get("config"): assert config in PARAMS["train"], stage.addressing
+        if setting := given.get("setting"): assert setting in PARAMS["settings"], stage.addressing
+
+
+def test_a_stage_depends_on_what_its_command_reads():
+    for stage in stages():
+        given, deps = options(stage.cmd), {d.def_path for d in stage.deps}
+        named = [given[k] for k in ("source", "outside", "sources") if k in given]
+        sets = {parse_source(s)[0] for value in named for s in ([value] if isinstance(value, str) else value)}
+        assert {f"data/{s}" for s in sets} <= deps, stage.addressing
+        if model := given.get("model"): assert f"{model}/lmd.json" in deps, stage.addressing
+
+
+def test_every_folder_of_scores_is_the_output_of_one_stage():
+    outputs = [o.def_path for s in stages() for o in s.outs]
+    folders = {str(Path(f).parent) for f in tracked() if f.startswith(("scores/", "images/"))}
+    assert folders - MEASURED == {o for o in outputs if o.startswith(("scores/", "images/"))}
+    assert len(outputs) == len(set(outputs))
+
+
+def test_folders_of_scores_hold_what_their_stage_names():
+    "With persist, a set that has left a list would stay in the folder"
+    for stage in stages():
+        given = options(stage.cmd)
+        if stage.addressing.startswith("score"):
+            there = {p.stem for p in (ROOT / given["out"]).glob("*")}
+            assert there == {source_name(*parse_source(s)) for s in given["sources"]}, stage.addressing
 
 
 def test_params():
-    for section in ("settings", *trainings):
+    for section in ("settings", "train"):
         for name in PARAMS[section]: load_params(section, name, ROOT / "params.yaml")
+
+
+def test_pages():
+    assert {p.stem for p in (ROOT / "nbs/paper").glob("*.ipynb")} == set(PAGES)
+    for page in PAGES:
+        known = papermill.inspect_notebook(ROOT / f"nbs/paper/{page}.ipynb")
+        assert set(PARAMS["pages"].get(page) or {}) <= set(known) and "out" in known, page
+        executed = nbformat.read(ROOT / f"reports/{page}/{page}.ipynb", 4)
+        cells = nbformat.read(ROOT / f"nbs/paper/{page}.ipynb", 4).cells
+        sources = [c.source for c in executed.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        assert sources == [c.source for c in cells], f"{page} was run from another notebook: make report"
+        assert any(c.get("outputs") for c in executed.cells), page
+        assert not re.search(r"\d{4}-\d\d-\d\dT|/tmp/", json.dumps(executed)), page
+    written = {f.split("/")[1] for f in tracked() if f.startswith("reports/")}
+    assert written == set(PAGES)
 
 
 # ---- what is in git
 
 def test_sizes():
-    sizes = {f: (ROOT / f).stat().st_size for f in tool("git", "ls-files", "-z").split("\0") if f and (ROOT / f).exists()}
-    assert {f: s for f, s in sizes.items() if s > 12e6} == {}
-    assert sum(sizes.values()) <= 45e6
+    sizes = {f: (ROOT / f).stat().st_size for f in tracked()}
+    assert {f: s for f, s in sizes.items() if s > 16e6} == {}
+    assert sum(sizes.values()) <= 150e6
+    assert sizes["README.md"] <= 10_240
 
 
-# kind in lmd.json: section of params.yaml, what the folder's name has after the entry's, what opens it, what makes images like the given ones of them
-KINDS = {"denoiser": ("train", "", load_denoiser, lambda denoiser, x: denoiser(x, .5)),
-         "vae": ("train-vae", "-vae", load_vae, lambda vae, x: [vae.mean_image(posterior(vae.encoder(x))[0])]),
-         "repairer": ("train-repairer", "-repair", load_repairer, lambda repairer, x: [repairer(x)]),
-         "classifier": ("train-student", "-student", load_classifier, lambda network, x: [x] if network(x)[1].isfinite().all() else []),
-         "latent-diffusion": ("train-latent", "-latent", load_latent, lambda model, x: [model.decode(model.encode(x))])}
+def test_no_line_of_code_is_wide():
+    wide = [(f, i) for f in tracked() if f.endswith(".py") and not f.endswith(("_modidx.py", "setup.py"))
+            for i, line in enumerate((ROOT / f).read_text(encoding="utf-8").splitlines(), 1)
+            if len(line) > 120 or len(line) > 110 and not line.startswith(("__all__", "           '"))]
+    assert wide == []
+
+
+# kind in lmd.json: what opens the folder, what makes images like the given ones of it
+KINDS = {"denoiser": (load_denoiser, lambda denoiser, x: denoiser(x, .5)),
+         "vae": (load_vae, lambda vae, x: [vae.mean_image(posterior(vae.encoder(x))[0])]),
+         "repairer": (load_repairer, lambda repairer, x: [repairer(x)]),
+         "classifier": (load_classifier, lambda network, x: [x] if network(x)[1].isfinite().all() else []),
+         "latent-diffusion": (load_latent, lambda model, x: [model.decode(model.encode(x))])}
 
 
 @pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda p: p.name)
 def test_checkpoint(folder, tmp_path):
-    about, card = json.loads((folder / "lmd.json").read_text()), (folder / "README.md").read_text()
-    section, suffix, opened, images_of = KINDS[about.get("kind", "denoiser")]
-    model, entry = opened(folder), load_params(section, folder.name.removesuffix(suffix), ROOT / "params.yaml")
+    about, card = json.loads((folder / "lmd.json").read_text()), (folder / "README.md").read_text(encoding="utf-8")
+    opened, images_of = KINDS[about.get("kind", "denoiser")]
+    model, entry = opened(folder), load_params("train", folder.name, ROOT / "params.yaml")
     x = torch.zeros(2, about["channels"], about["size"], about["size"])
     assert all(v.isfinite().all() and v.shape == x.shape for v in images_of(model, x))
     weights = [v for file in folder.rglob("*.safetensors") for v in load_file(file).values()]
@@ -119,74 +177,66 @@ def test_checkpoint(folder, tmp_path):
         assert about["data_md5"] == load(about["data"], "train", root=tmp_path).md5
 
 
-@pytest.mark.parametrize("file", SCORES, ids=lambda p: str(p.relative_to(ROOT / "scores")))
-def test_scores_are_those_of_this_checkpoint_and_setting(file):
-    about, (model, source, setting) = read_metadata(file), file.relative_to(ROOT / "scores").with_suffix("").parts
-    split = about["split"].split(":")       # not named in the path if it is the test set; val:flip is written val-flip
-    assert (about["model"], "-".join([about["source"], *split]).removesuffix("-test")) == (model, source)
-    assert about["weights"] == checkpoint_fingerprint(ROOT / "checkpoints" / model)
-    assert make_setting(dict(about["setting"], method=about["method"])) == load_params("settings", setting, ROOT / "params.yaml")
+@pytest.mark.parametrize("folder", sorted({f.parent for f in SCORES}), ids=lambda p: "-".join(p.parts[-2:]))
+def test_scores_are_those_of_this_checkpoint_and_setting(folder):
+    model, setting = folder.parts[-2:]
+    weights = checkpoint_fingerprint(ROOT / "checkpoints" / model)
+    entry = load_params("settings", setting, ROOT / "params.yaml")
+    for file in folder.glob("*.parquet"):
+        about = read_metadata(file)
+        assert source_name(about["source"], about["split"]) == file.stem
+        assert (about["model"], about["weights"]) == (model, weights)
+        assert make_setting(dict(about["setting"], method=about["method"])) == entry
 
 
-# ---- chapters
-
-def code(notebook): return [c for c in nbformat.read(notebook, 4).cells if c.cell_type == "code"]
-
-
-def test_no_chapter_imports_a_later_one():
-    names = [re.search(r"#\|\s*default_exp (\w+)", "\n".join(c.source for c in code(n)))[1] for n in CHAPTERS]
-    assert sorted(f"{name}.py" for name in names) == sorted(p.name for p in (ROOT / "lmd").glob("[!_]*.py"))
-    for i, notebook in enumerate(CHAPTERS):
-        imported = {m for c in code(notebook) for m in re.findall(r"^\s*(?:from|import) lmd\.(\w+)", c.source, re.M)}
-        assert imported - {"baselines", "relatives"} <= set(names[:i + 1]), notebook.name
-        assert "relatives" not in imported or names[i] == "cli"
-        assert "baselines" not in imported or names[i] not in names[:names.index("scoring") + 1], notebook.name
-
-
-def test_baselines_import_no_chapter_after_scoring():
-    names = [p.stem.split("_", 1)[1] for p in CHAPTERS]
-    allowed = {*names[:names.index("scoring") + 1], "baselines"}
-    for notebook in (ROOT / "nbs/baselines").glob("*.ipynb"):
-        imported = {m for c in code(notebook) for m in re.findall(r"^\s*(?:from|import) lmd\.(\w+)", c.source, re.M)}
-        assert imported <= allowed, notebook.name
-
-
-def test_pictures_in_chapters_are_small():
-    for notebook in sorted((ROOT / "nbs").rglob("*.ipynb")):
-        for cell in code(notebook):
-            pictures = [o["data"]["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
-            assert sum(len(p) * 3 / 4 for p in pictures) <= 60e3, (notebook.name, cell.id)
-
+# ---- README
 
 def test_readme_is_the_index():
-    rendered = tool("jupyter", *"nbconvert --to markdown --stdout --log-level ERROR nbs/index.ipynb".split())
-    rendered = re.sub(r"\]\(([a-z0-9_/]+\.ipynb)\)", r"](nbs/\1)", rendered).replace("../", "")
-    assert rendered == (ROOT / "README.md").read_text()
+    assert tool(sys.executable, "scripts/readme.py", "--print") == (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_links_of_the_readme():
-    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
-    assert {m for m in links if not m.startswith("http") and not (ROOT / m).exists()} == set()
+def test_links_lead_somewhere():
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        links = re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8"))
+        assert {m for m in links if not m.startswith("http") and not (ROOT / m).exists()} == set(), name
+
+
+def test_links_of_the_notebooks():
+    for notebook in [ROOT / f for f in tracked() if f.endswith(".ipynb")]:
+        texts = [c.source for c in nbformat.read(notebook, 4).cells if c.cell_type == "markdown"]
+        links = {m for text in texts for m in re.findall(r"\]\(([^)#\s]+)\)", text)}
+        broken = {m for m in links if not re.match(r"\w+:", m) and not (notebook.parent / m).exists()}
+        assert broken == set(), notebook.relative_to(ROOT)
 
 
 # ---- dependencies
 
-def test_every_import_is_required():
+def requirements(*keys):
     config = configparser.ConfigParser(delimiters=["="])
-    config.read(ROOT / "settings.ini")
-    required = {Requirement(r).name for r in config["DEFAULT"]["requirements"].split()}
-    trees = [ast.parse(p.read_text()) for p in (ROOT / "lmd").glob("*.py")]
-    nodes = [n for tree in trees for n in ast.walk(tree)]
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    return [Requirement(r) for key in keys for r in config["DEFAULT"][key].split()]
+
+
+def imported(paths):
+    "Packages that modules import from outside, by the name of the import"
+    nodes = [n for p in paths for n in ast.walk(ast.parse(p.read_text(encoding="utf-8")))]
     modules = {a.name.split(".")[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
     modules |= {n.module.split(".")[0] for n in nodes if isinstance(n, ast.ImportFrom) and n.level == 0}
-    owners = {m: {d.lower() for d in packages_distributions()[m]} for m in modules - sys.stdlib_module_names - {"lmd"}}
-    assert {m for m, packages in owners.items() if not packages & required} == set()
+    return {m: {d.lower() for d in packages_distributions()[m]} for m in modules - sys.stdlib_module_names - {"lmd"}}
+
+
+def test_every_import_is_required():
+    library, study = ({r.name for r in requirements(*keys)} for keys in
+                      (["requirements"], ["requirements", "study_requirements"]))
+    own = [*(ROOT / "lmd").glob("*.py"), *(ROOT / "lmd/methods").glob("*.py")]
+    assert {m for m, packages in imported(own).items() if not packages & library} == set()
+    owners = imported((ROOT / "lmd/study").glob("*.py"))
+    assert {m for m, packages in owners.items() if not packages & study} == set()
 
 
 def test_lock_fits_the_requirements():
-    locked = [Requirement(line) for line in (ROOT / "requirements.lock").read_text().splitlines() if line and line[0] not in "# "]
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = [Requirement(line) for line in lines if line and line[0] not in "# "]
     versions = {r.name: next(iter(r.specifier)).version for r in locked if r.marker is None or r.marker.evaluate()}
-    config = configparser.ConfigParser(delimiters=["="])
-    config.read(ROOT / "settings.ini")
-    wanted = [Requirement(r) for key in ("requirements", "dev_requirements") for r in config["DEFAULT"][key].split()]
+    wanted = requirements("requirements", "study_requirements", "dev_requirements")
     assert {str(r) for r in wanted if r.name not in versions or versions[r.name] not in r.specifier} == set()
