@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['COMPACT', 'replace_files', 'write_npz', 'read_npz', 'csv_compression', 'round_bits', 'write_tables', 'write_table',
-           'read_metadata', 'file_md5', 'folder_md5', 'download']
+           'read_metadata', 'file_md5', 'folder_md5', 'download', 'RemoteFile', 'obtain']
 
 # %% ../nbs/02_files.ipynb #imports
-import hashlib, json, os, urllib.request
+import hashlib, http.client, json, os, shutil, tarfile, urllib.request
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -157,3 +158,46 @@ def download(
                          "the damaged download was removed, fetch again")
     os.replace(part, path)
     return path
+
+# %% ../nbs/02_files.ipynb #remote-file
+@dataclass(frozen=True)
+class RemoteFile:
+    "A file that is known by its md5."
+    name: str # path below `data/<folder>` in a mirror
+    md5: str # of the file; for a NumPy archive of its arrays
+    url: str | None = None # official address
+    archive: "RemoteFile | None" = None # the tar file that has this file as a member
+    whole: "RemoteFile | None" = None # the larger official file that this one can be cut from
+
+# %% ../nbs/02_files.ipynb #extract
+def _extract(file, archive, path):
+    part = path.with_name(path.name + ".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive) as tar, open(part, "wb") as f:
+        shutil.copyfileobj(tar.extractfile(file.name), f)
+    if (found := file_md5(part)) != file.md5:
+        raise ValueError(f"{file.name} in {archive}: md5 is {found}, should be {file.md5}")
+    os.replace(part, path)
+    return path
+
+# %% ../nbs/02_files.ipynb #obtain
+def obtain(
+    file: RemoteFile, # what is wanted
+    folder: str, # its folder below `data/` in a mirror
+    cache: Path, # where downloads go
+    mirror: Path | None, # a mirror's root
+) -> Path: # the file, its md5 checked; or its larger whole
+    "A file from the mirror, its archive, its whole or its address; raises FileNotFoundError if none has it."
+    if mirror and (path := mirror / "data" / folder / file.name).exists():
+        if (found := file_md5(path)) == file.md5: return path
+        raise ValueError(f"{path}: md5 is {found}, should be {file.md5}; replace this file in the mirror")
+    if (path := cache / file.name).exists(): return path
+    if file.whole: return obtain(file.whole, folder, cache, mirror)
+    if file.archive: return _extract(file, obtain(file.archive, folder, cache, mirror), path)
+    try:
+        if file.url is None: raise OSError("it has no official address")
+        return download(file.url, path, file.md5)
+    except (OSError, http.client.HTTPException) as error:
+        where = f"The mirror {mirror} has no" if mirror else "LMD_MIRROR can name a folder that has"
+        raise FileNotFoundError(f"cannot get {file.name} of {folder} from {file.url or 'anywhere'}: {error}. "
+            f"{where} data/{folder}/{file.name}") from error
