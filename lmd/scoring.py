@@ -376,8 +376,9 @@ def score_set(
 def _score_shards(detector, images, files, identity, batch, state):
     "This process's part of the shards, and then wait for the other processes"
     mine = list(files)[state.process_index::state.num_processes]
-    with tqdm(total=sum(len(files[path]) for path in mine), desc=f'score {images.name}', unit='image',
-              disable=not state.is_main_process) as bar:
+    disable = None if state.is_main_process else True           # None: shown on a terminal only
+    total = sum(len(files[path]) for path in mine)
+    with tqdm(total=total, desc=f'score {images.name}', unit='image', disable=disable) as bar:
         for path in mine: _score_shard(detector, images, files[path], path, identity, batch, bar)
     state.wait_for_everyone()
 
