@@ -13,6 +13,10 @@ import torch
 from .random import Randomness
 
 # %% ../nbs/07_masking.ipynb #cells
+def _check_cells(cells):
+    if not isinstance(cells, int) or cells < 2:
+        raise ValueError(f'cells must be an integer of at least 2, not {cells!r}')
+
 def _cell_side(size, cells):
     if size < cells or size % cells:
         raise ValueError(f'images of {size}x{size} pixels cannot be divided into {cells}x{cells} cells: '
@@ -20,12 +24,9 @@ def _cell_side(size, cells):
     return size // cells
 
 # %% ../nbs/07_masking.ipynb #checkerboard
-def _check_cells(cells):
-    if not isinstance(cells, int) or cells < 2: raise ValueError(f'cells must be an integer of at least 2, not {cells!r}')
-
 @dataclass(frozen=True)
 class Checkerboard:
-    "Checkerboard of known and masked cells; raises ValueError if `cells` does not divide the size of the images."
+    "Checkerboard of known and masked cells; raises ValueError if `cells` does not divide the images' size."
     cells: int = 8            # N: cells along each side, at least 2
     alternating: bool = True  # whether odd attempts take the inverse pattern
 
@@ -46,7 +47,7 @@ class Checkerboard:
 # %% ../nbs/07_masking.ipynb #center
 @dataclass(frozen=True)
 class Center:
-    "The middle square is masked, the frame around it known; raises ValueError if 4 does not divide the size of the images."
+    "The middle square is masked, its frame known; raises ValueError if 4 does not divide the images' size."
     name = 'center'
 
     def __call__(self,
@@ -62,12 +63,13 @@ class Center:
 # %% ../nbs/07_masking.ipynb #random-patch
 @dataclass(frozen=True)
 class RandomPatch:
-    "A random half of the cells is masked; raises ValueError if `cells` is odd or does not divide the size of the images."
+    "A random half of the cells is masked; raises ValueError if `cells` is odd or does not divide their size."
     cells: int = 8  # N: cells along each side, even and at least 2
 
     def __post_init__(self):
         _check_cells(self.cells)
-        if self.cells % 2: raise ValueError(f'cells must be even so that half of them can be masked, not {self.cells}')
+        if self.cells % 2:
+            raise ValueError(f'cells must be even so that half of them can be masked, not {self.cells}')
 
     @property
     def name(self): return f'random-patch-{self.cells}'
@@ -97,8 +99,8 @@ class Nothing:
 
 # %% ../nbs/07_masking.ipynb #mask-from-name
 def mask_from_name(
-    name: str,                              # 'alternating-checkerboard-8', 'fixed-checkerboard-8', 'random-patch-8', with any N for the 8, 'center' or 'none'
-) -> 'Checkerboard | Center | RandomPatch | Nothing':  # the mask, whose `.name` is `name`
+    name: str,  # alternating-checkerboard-N, fixed-checkerboard-N, random-patch-N, center or none
+) -> Checkerboard | Center | RandomPatch | Nothing:  # the mask, whose `.name` is `name`
     "The mask of that name; raises ValueError, listing what there is, for any other name."
     kind, _, cells = name.rpartition('-')
     if name in ('center', 'none'): return Center() if name == 'center' else Nothing()

@@ -12,15 +12,16 @@ from operator import index
 import torch
 from fastcore.basics import patch
 
-# %% ../nbs/01_random.ipynb #multiply
+# %% ../nbs/01_random.ipynb #words
 _LOW = 2**32 - 1  # the lower half of a 64-bit word
 
 def _signed(word): return (word + 2**63) % 2**64 - 2**63  # Python integer -> the int64 of the same 64 bits
 
+# %% ../nbs/01_random.ipynb #multiply
 def multiply_wide(
-    a: torch.Tensor,  # int64 words, read as unsigned 64-bit integers
-    m: int,           # constant factor, 0 <= m < 2**64
-) -> tuple:           # upper and lower 64 bits of the 128-bit products, two int64 tensors like `a`
+    a: torch.Tensor,                       # int64 words, read as unsigned 64-bit integers
+    m: int,                                # constant factor, 0 <= m < 2**64
+) -> tuple[torch.Tensor, torch.Tensor]:    # upper and lower 64 bits of the 128-bit products, int64 like `a`
     "All 128 bits of the unsigned products a * m, by schoolbook multiplication with 32-bit digits."
     m1, m0 = m >> 32, m & _LOW
     a1, a0 = (a >> 32).bitwise_and_(_LOW), a & _LOW
@@ -31,13 +32,12 @@ def multiply_wide(
 
 # %% ../nbs/01_random.ipynb #philox
 _M0, _M1 = 0xD2E7470EE14C6C93, 0xCA5A826395121157  # multipliers
-
 _W0, _W1 = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B  # key increments
 
 def philox(
-    counter: tuple,    # four int64 tensors of shapes that broadcast, the 256-bit counter, lowest word first
-    key: tuple,        # two integers in [0, 2**64)
-) -> tuple:            # four int64 tensors: 256 random bits for every counter
+    counter: tuple[torch.Tensor, ...], # four int64 tensors that broadcast: the 256 bits, lowest word first
+    key: tuple[int, int],              # two integers in [0, 2**64)
+) -> tuple[torch.Tensor, ...]:         # four int64 tensors: 256 random bits for every counter
     "Philox-4x64-10 (Salmon et al., 2011) on whatever device the counter is."
     (c0, c1, c2, c3), (k0, k1) = counter, key
     for _ in range(10):
@@ -46,34 +46,41 @@ def philox(
         k0, k1 = (k0 + _W0) % 2**64, (k1 + _W1) % 2**64
     return c0, c1, c2, c3
 
-# %% ../nbs/01_random.ipynb #randomness
+# %% ../nbs/01_random.ipynb #unsigned
 def _unsigned(value, name):
     value = index(value)
     if not 0 <= value < 2**63: raise ValueError(f'{name} must be an integer in [0, 2**63), not {value}')
     return value
 
+def _rows(value, name):
+    value = torch.as_tensor(value)
+    real = value.is_floating_point() or value.is_complex()
+    if value.ndim != 1 or real or value.dtype in (torch.bool, torch.uint64):
+        raise ValueError(f'{name} must be a vector of int64, not {value.dtype} of shape {tuple(value.shape)}')
+    if (value < 0).any(): raise ValueError(f'{name} holds {value.min()}, but must not be negative')
+    return value.long()
+
+# %% ../nbs/01_random.ipynb #randomness
 class Randomness:
-    "Random numbers of a batch, each row determined by (seed, stream, image, attempt, step) and by nothing else."
+    "Random numbers of a batch, each row given by (seed, stream, image, attempt, step) and by nothing else."
     def __init__(self,
         seed: int,              # seed of the run, 0 <= seed < 2**63
         image: torch.Tensor,    # (B,) integers >= 0: index of each row's image in its full set
         attempt: torch.Tensor,  # (B,) integers >= 0: attempt of each row, on the same device as `image`
         stream: int = 0,        # what the numbers are for, 0 <= stream < 2**63; 0: noise, 1: masks
     ):
-        "Raises ValueError (TypeError for a seed or stream that is no integer) if the arguments are not as described."
+        "Raises ValueError (TypeError for a seed or stream that is no integer) at other arguments."
         self.seed, self.stream = _unsigned(seed, 'seed'), _unsigned(stream, 'stream')
-        rows = {'image': torch.as_tensor(image), 'attempt': torch.as_tensor(attempt)}
-        for name, value in rows.items():
-            if value.ndim != 1 or value.is_floating_point() or value.is_complex() or value.dtype in (torch.bool, torch.uint64):
-                raise ValueError(f'{name} must be a vector of int64, not {value.dtype} of shape {tuple(value.shape)}')
-            if (value < 0).any(): raise ValueError(f'{name} holds {value.min()}, but must not be negative')
-        self.image, self.attempt = rows['image'].long(), rows['attempt'].long()
+        self.image, self.attempt = _rows(image, 'image'), _rows(attempt, 'attempt')
         if self.image.shape != self.attempt.shape or self.image.device != self.attempt.device:
-            raise ValueError(f'image and attempt must have the same length and device, not {len(self.image)} on '
-                             f'{self.image.device} and {len(self.attempt)} on {self.attempt.device}')
+            raise ValueError('image and attempt must have the same length and device, '
+                             f'not {len(self.image)} on {self.image.device} '
+                             f'and {len(self.attempt)} on {self.attempt.device}')
 
     def __len__(self): return len(self.image)
-    def __repr__(self): return f'Randomness(seed={self.seed}, stream={self.stream}, rows={len(self)}, device={self.image.device})'
+    def __repr__(self):
+        return (f'Randomness(seed={self.seed}, stream={self.stream}, rows={len(self)}, '
+                f'device={self.image.device})')
 
 # %% ../nbs/01_random.ipynb #select
 @patch
@@ -86,8 +93,8 @@ def select(self: Randomness,
 # %% ../nbs/01_random.ipynb #to
 @patch
 def to(self: Randomness,
-    device,              # device on which the numbers are to be drawn
-) -> Randomness:         # the same numbers there
+    device: torch.device|str,  # where the numbers are to be drawn
+) -> Randomness:               # the same numbers there
     "The same numbers on another device."
     return Randomness(self.seed, self.image.to(device), self.attempt.to(device), self.stream)
 
@@ -99,7 +106,7 @@ def with_stream(self: Randomness,
     "Numbers for another use, independent of these."
     return Randomness(self.seed, self.image, self.attempt, stream)
 
-# %% ../nbs/01_random.ipynb #bits
+# %% ../nbs/01_random.ipynb #words-of-step
 @patch
 def _words(self: Randomness, step, n):
     "(B, n) random 64-bit words as int64."
@@ -108,6 +115,7 @@ def _words(self: Randomness, step, n):
     words = philox((block, step, self.attempt[:, None], self.image[:, None]), (self.seed, self.stream))
     return torch.stack(torch.broadcast_tensors(*words), -1).flatten(1)[:, :n]
 
+# %% ../nbs/01_random.ipynb #bits
 @patch
 def bits(self: Randomness,
     step: int,           # step of the sampler, 0 <= step < 2**63
