@@ -14,40 +14,53 @@ from scipy.stats import trim_mean
 
 # %% ../nbs/14_aggregation.ipynb #aggregate
 def aggregate(
-    d: 'np.ndarray', # (N, r) distances, one row an image, one column an attempt
-    how: str = 'median', # 'median', 'mean', 'min', 'max', or 'trimmed': the mean without the lowest and the highest int(0.2 r) attempts
+    distances: np.ndarray, # (N, r), one row an image, one column an attempt
+    aggregate: str = 'median', # 'median', 'mean', 'min', 'max', or 'trimmed' (see above)
 ) -> np.ndarray: # (N,) float64 out-of-distribution scores
-    "Aggregate each image's attempts (Liu et al. 2023, Algorithm 2); raises ValueError on an unknown `how`, a wrong shape, no images, no attempts, NaN or Inf."
-    aggregates = {'median': np.median, 'mean': np.mean, 'min': np.min, 'max': np.max, 'trimmed': partial(trim_mean, proportiontocut=.2)}
-    if how not in aggregates: raise ValueError(f'no aggregate {how!r}; there are {", ".join(aggregates)}')
-    d = np.asarray(d, dtype=np.float64)
-    if d.ndim != 2 or d.size == 0: raise ValueError(f'distances need the shape (images, attempts), at least one of each, not {d.shape}')
+    """Aggregate each image's attempts (Liu et al. 2023, Algorithm 2).
+
+    Raises ValueError on an unknown aggregate, a wrong shape, no images, no attempts, NaN or Inf."""
+    aggregates = {'median': np.median, 'mean': np.mean, 'min': np.min, 'max': np.max,
+                  'trimmed': partial(trim_mean, proportiontocut=.2)}
+    if aggregate not in aggregates:
+        raise ValueError(f'no aggregate {aggregate!r}; there are {", ".join(aggregates)}')
+    d = np.asarray(distances, dtype=np.float64)
+    if d.ndim != 2 or d.size == 0:
+        raise ValueError(f'distances need the shape (images, attempts), at least one of each, not {d.shape}')
     bad = np.flatnonzero(~np.isfinite(d).all(axis=1))
-    if bad.size: raise ValueError(f'{bad.size} of {len(d)} images have NaN or infinite distances, the first in row {bad[0]}')
-    return aggregates[how](d, axis=1)
+    if bad.size: raise ValueError(f'{bad.size} of {len(d)} images have NaN or infinite distances, '
+                                  f'the first in row {bad[0]}')
+    return aggregates[aggregate](d, axis=1)
 
 # %% ../nbs/14_aggregation.ipynb #attempt-matrix
 def attempt_matrix(
-    scores: pd.DataFrame, # columns `image`, `attempt` and one for each distance, one row for each image and attempt
+    scores: pd.DataFrame, # a row for each image and attempt; columns `image`, `attempt`, each distance
     column: str, # the distance to take
 ) -> pd.DataFrame: # (N, r) float; index `image`, columns `attempt`, both ascending
-    "One distance as images x attempts; raises ValueError if a column is missing, there are no rows, a row is doubled, or images differ in their attempts."
+    """One distance as images x attempts.
+
+    Raises ValueError on a missing column, no rows, a doubled row, or images that differ in their attempts."""
     missing = {'image', 'attempt', column} - set(scores.columns)
-    if missing: raise ValueError(f'the scores have no column {sorted(missing)}; they have {list(scores.columns)}')
+    if missing:
+        raise ValueError(f'the scores have no column {sorted(missing)}; they have {list(scores.columns)}')
     if scores.empty: raise ValueError('the scores have no rows')
     doubled = scores.duplicated(['image', 'attempt'])
-    if doubled.any(): raise ValueError(f'{doubled.sum()} rows repeat an image and attempt, the first is image {scores["image"][doubled].iloc[0]}')
+    if doubled.any(): raise ValueError(f'{doubled.sum()} rows repeat an image and attempt, '
+                                       f'the first is image {scores["image"][doubled].iloc[0]}')
     count, r = scores.groupby('image').size(), scores['attempt'].nunique()
     short = count[count < r]
-    if len(short): raise ValueError(f'{len(short)} of {len(count)} images lack some of the {r} attempts, the first is image {short.index[0]} with {short.iloc[0]}')
+    if len(short): raise ValueError(f'{len(short)} of {len(count)} images lack some of the {r} attempts, '
+                                    f'the first is image {short.index[0]} with {short.iloc[0]}')
     return scores.pivot(index='image', columns='attempt', values=column)
 
 # %% ../nbs/14_aggregation.ipynb #aggregate-scores
+_aggregate = aggregate    # in the next function this is the name of a parameter
+
 def aggregate_scores(
-    scores: pd.DataFrame, # columns `image`, `attempt` and one for each distance, one row for each image and attempt
+    scores: pd.DataFrame, # a row for each image and attempt; columns `image`, `attempt`, each distance
     column: str, # the distance to aggregate
-    how: str = 'median', # as in `aggregate`
+    aggregate: str = 'median', # as in the function `aggregate`
 ) -> pd.Series: # (N,) float64 out-of-distribution scores, index `image` ascending, named `column`
-    "Aggregate one distance of a score file, one row an image; raises ValueError as `attempt_matrix` and `aggregate`."
+    "One distance of a score file, one row an image; raises ValueError as `attempt_matrix` and `aggregate`."
     d = attempt_matrix(scores, column)
-    return pd.Series(aggregate(d, how), index=d.index, name=column)
+    return pd.Series(_aggregate(d, aggregate), index=d.index, name=column)

@@ -10,9 +10,10 @@ from itertools import count
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 
 from .random import Randomness
-from .diffusion import Denoiser, VPLinear
+from .diffusion import Denoiser, Schedule, VPLinear
 from .sampling import DDIM, time_grid
 
 # %% ../nbs/11_inpainting.ipynb #fill
@@ -20,13 +21,19 @@ def fill_from_known(
     x: torch.Tensor, # (N, C, S, S) images
     mask: torch.Tensor # (N, 1, S, S), 1 = known
 ) -> torch.Tensor: # (N, C, S, S): known pixels as they are, unknown ones a blur of their known neighbours
-    "A guess at the unknown pixels: the Gaussian-weighted mean of the known ones (standard deviation S/16); raises `ValueError` on a lift that is no mask of pixels"
-    if mask.shape[-2:] != x.shape[-2:]: raise ValueError(f"a fill takes known pixels, but this lift gives {' x '.join(map(str, mask.shape[-2:]))} numbers for images of {' x '.join(map(str, x.shape[-2:]))}: leave out the distances that end in _fill")
+    """Guess the unknown pixels by the Gaussian-weighted mean of the known ones (standard deviation S/16).
+
+    Raises `ValueError` on a lift that is no mask of pixels."""
+    if mask.shape[-2:] != x.shape[-2:]:
+        given, size = (' x '.join(map(str, a.shape[-2:])) for a in (mask, x))
+        raise ValueError(f"a fill takes known pixels, but this lift gives {given} numbers for images of "
+                         f"{size}: leave out the distances that end in _fill")
     S, C = x.shape[-1], x.shape[1]
     d = torch.arange(1 - S, S, device=x.device)/(S/16)
     k = torch.exp(-d**2/2).view(1, 1, -1, 1)
     both = torch.cat([x*mask, mask], 1).flatten(0, 1).unsqueeze(1)
-    blurred = F.conv2d(F.conv2d(both, k, padding=(S - 1, 0)), k.mT, padding=(0, S - 1)).view(len(x), C + 1, S, S)
+    blurred = F.conv2d(F.conv2d(both, k, padding=(S - 1, 0)), k.mT, padding=(0, S - 1))
+    blurred = blurred.view(len(x), C + 1, S, S)
     guess = blurred[:, :C]/blurred[:, C:].clamp(min=torch.finfo(x.dtype).tiny)
     return torch.where(mask > 0, x, guess)
 
@@ -35,9 +42,10 @@ def distinct_fills(
     originals: torch.Tensor, # (B, C, S, S) images in [-1, 1]
     mask: torch.Tensor, # (P, 1, S, S), 1 = known
     rows: torch.Tensor # (P,) int64: row of each mask's original
-) -> tuple: # fills (Q, C, S, S), Q <= P; their originals' rows (Q,); which of them belongs to each of the P masks (P,)
+) -> tuple: # fills (Q, C, S, S), Q <= P; their originals' rows (Q,); the fill of each of the P masks (P,)
     "Fill every original once under each of its masks"
-    pairs, which = torch.cat([rows[:, None].to(mask), mask.flatten(1)], 1).unique(dim=0, return_inverse=True)
+    pairs = torch.cat([rows[:, None].to(mask), mask.flatten(1)], 1)
+    pairs, which = pairs.unique(dim=0, return_inverse=True)
     rows = pairs[:, 0].long()
     return fill_from_known(originals[rows], pairs[:, 1:].view(-1, *mask.shape[1:])), rows, which
 
@@ -45,69 +53,80 @@ def distinct_fills(
 class Inpaint:
     "Map by inpainting (Liu et al. 2023, algorithm 1)"
     def __init__(self,
-                 steps: int=10, # network evaluations per attempt
+                 steps: int=10, # of the grid, at least 1
                  t0: float=.5, # time to start from, in (0, 1]; 1 = pure noise, as in the paper
                  sampler=DDIM(), # one of `samplers`
                  spacing: str='uniform', # of the times, see `time_grid`
                  resample: int=1 # how often each step but the last is done (RePaint)
                 ):
-        if not isinstance(resample, int) or resample < 1: raise ValueError(f"resample must be a whole number of at least 1, not {resample!r}")
-        time_grid(VPLinear(), steps, t0, spacing)  # refuses what no schedule has a grid for
+        "Raises `ValueError` on a grid that no schedule has, or less than one time a step"
+        if not isinstance(resample, int) or resample < 1:
+            raise ValueError(f"resample must be a whole number of at least 1, not {resample!r}")
+        time_grid(VPLinear(), steps, t0, spacing)
         self.steps, self.t0, self.sampler, self.spacing, self.resample = steps, t0, sampler, spacing, resample
 
     @property
-    def nfe(self): return (self.steps - 1)*self.resample*self.sampler.evaluations + 1  # network evaluations per attempt
+    def nfe(self): # network evaluations per attempt
+        return (self.steps - 1)*self.resample*self.sampler.evaluations + 1
 
-    def start(self, schedule, t, x, mask, z):
-        "Pure noise at t = 1, else the known pixels and a guess at the others, diffused to time `t`"
-        noise = schedule.sigma(t)*z
-        return noise if t == 1 else schedule.alpha(t)*fill_from_known(x, mask) + noise
+# %% ../nbs/11_inpainting.ipynb #inpaint-start
+@patch
+def start(self: Inpaint,
+          schedule: Schedule, # alpha(t) and sigma(t)
+          t: torch.Tensor, # time to start from
+          x: torch.Tensor, # (N, C, S, S) original images
+          mask: torch.Tensor, # (N, 1, S, S), 1 = known
+          z: torch.Tensor # (N, C, S, S) standard normal noise
+         ) -> torch.Tensor: # (N, C, S, S) images at time t
+    "Pure noise at t = 1, else the known pixels and a guess at the others, diffused to time `t`"
+    noise = schedule.sigma(t)*z
+    return noise if t == 1 else schedule.alpha(t)*fill_from_known(x, mask) + noise
 
-    def again(self, schedule, s, t, x_s, z):
-        "Diffuse an image at time `s` back up to `t`"
-        ratio = schedule.alpha(t)/schedule.alpha(s)
-        return ratio*x_s + (schedule.sigma(t)**2 - ratio**2*schedule.sigma(s)**2).sqrt()*z
+# %% ../nbs/11_inpainting.ipynb #inpaint-again
+def _diffuse_back(schedule, s, t, x_s, z):
+    "Diffuse images at time `s` back to the later time `t` (Lugmayr et al. 2022, equation 1)"
+    ratio = schedule.alpha(t)/schedule.alpha(s)
+    return ratio*x_s + (schedule.sigma(t)**2 - ratio**2*schedule.sigma(s)**2).sqrt()*z
 
-    @torch.inference_mode()
-    def __call__(self,
-                 denoiser: Denoiser, # trained on in-domain images
-                 x: torch.Tensor, # (N, C, S, S) original images in [-1, 1]
-                 mask: torch.Tensor, # (N, 1, S, S), 1 = known
-                 randomness: Randomness # of these N pairs of image and attempt
-                ) -> torch.Tensor: # (N, C, S, S) reconstructions; not clipped
-        "Complete the unknown pixels; the known ones are returned exactly"
-        schedule, before, steps = denoiser.schedule, None, count()
-        fresh = lambda: randomness.normal(next(steps), *x.shape[1:])
-        grid = time_grid(schedule, self.steps, self.t0, self.spacing)
-        x_t = self.start(schedule, grid[0], x, mask, fresh())
-        for t, s in zip(grid, grid[1:]):
-            for again in range(self.resample if s > 0 else 1):
-                if again: x_t, before = self.again(schedule, s, t, x_t, fresh()), None
-                x0, eps = denoiser(x_t, t)
-                z = fresh() if s > 0 else None
-                x_s = self.sampler(denoiser, t, s, x_t, x0, eps, z, before)
-                known = x if z is None else schedule.alpha(s)*x + schedule.sigma(s)*z
-                x_t, before = torch.where(mask > 0, known, x_s), (t, x0)
-        return x_t
+# %% ../nbs/11_inpainting.ipynb #inpaint-call
+@patch
+@torch.inference_mode()
+def __call__(self: Inpaint,
+             denoiser: Denoiser, # trained on in-domain images
+             x: torch.Tensor, # (N, C, S, S) original images in [-1, 1]
+             mask: torch.Tensor, # (N, 1, S, S), 1 = known
+             randomness: Randomness # of these N pairs of image and attempt
+            ) -> torch.Tensor: # (N, C, S, S) reconstructions; not clipped
+    "Complete the unknown pixels; the known ones are returned exactly"
+    schedule, before, number = denoiser.schedule, None, count()
+    fresh = lambda: randomness.normal(next(number), *x.shape[1:])
+    grid = time_grid(schedule, self.steps, self.t0, self.spacing)
+    x_t = self.start(schedule, grid[0], x, mask, fresh())
+    for t, s in zip(grid, grid[1:]):
+        for again in range(self.resample if s > 0 else 1):
+            if again: x_t, before = _diffuse_back(schedule, s, t, x_t, fresh()), None
+            x0, eps = denoiser(x_t, t)
+            z = fresh() if s > 0 else None
+            x_s = self.sampler(denoiser, t, s, x_t, x0, eps, z, before)
+            known = x if z is None else schedule.alpha(s)*x + schedule.sigma(s)*z
+            x_t, before = torch.where(mask > 0, known, x_s), (t, x0)
+    return x_t
 
 # %% ../nbs/11_inpainting.ipynb #denoise
 class Denoise(Inpaint):
-    "Map by denoising the whole image from time t0 (Liu et al. 2023, table 4); its mask is `lmd.masking.Nothing`"
+    "Map by denoising from time t0 (Liu et al. 2023, table 4); its mask is `lmd.masking.Nothing`"
     def start(self, schedule, t, x, mask, z):
         "The image diffused to time `t`"
         return schedule.alpha(t)*x + schedule.sigma(t)*z
 
 # %% ../nbs/11_inpainting.ipynb #samples
 def sample(
-    denoiser: 'Denoiser', # trained
+    denoiser: Denoiser, # trained
     n: int, # number of images
     steps: int=100, # network evaluations
     seed: int=0 # of the noise
-) -> 'torch.Tensor': # (n, C, S, S)
+) -> torch.Tensor: # (n, C, S, S); not clipped
     "Plain samples: inpainting with nothing known, from pure noise"
-    import torch
-    from lmd.inpainting import Inpaint
-    from lmd.random import Randomness
     nothing = torch.zeros(n, denoiser.channels, denoiser.size, denoiser.size, device=denoiser.device)
     randomness = Randomness(seed, torch.arange(n), torch.zeros(n, dtype=torch.long)).to(denoiser.device)
     return Inpaint(steps, 1.)(denoiser, nothing, nothing[:, :1], randomness)
