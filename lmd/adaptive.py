@@ -15,31 +15,40 @@ from .data import image_indices
 from .aggregation import aggregate
 from .detector import LMD
 
-# %% ../nbs/23_adaptive.ipynb #needed
-def _bounds(distances, settling=0):
-    "(N,) smallest median if `settling` of the missing attempts lie infinitely far above and all others below, and the largest if so many lie below and all others above"
-    d, R = np.sort(distances, axis=1), np.shape(distances)[1] # NaN, an attempt not made, sorts last
-    missing, rows = np.isnan(d).sum(1), np.arange(len(d))
-    m = np.minimum(settling, missing)
-    def middle(below): # sorted places (R - 1)//2 and R//2, when `below` of the missing attempts are placed first
-        return [np.where(place < below, -np.inf, np.where(place < below + R - missing, d[rows, np.clip(place - below, 0, R - 1)], np.inf)) for place in ((R - 1)//2, R//2)]
-    (a, b), (c, e) = middle(missing - m), middle(m)
-    low, high = np.full((2, len(d)), [[-np.inf], [np.inf]])
-    np.add(a, b, out=low, where=a > -np.inf), np.add(c, e, out=high, where=e < np.inf)
-    return low/2, high/2
+# %% ../nbs/23_adaptive.ipynb #bounds
+def _middle(d, missing, below):
+    "Yield the two middle distances when `below` of the missing ones lie far below, and the others far above"
+    R, rows = d.shape[1], np.arange(len(d))
+    for place in ((R - 1)//2, R//2):
+        made = d[rows, np.clip(place - below, 0, R - 1)]
+        yield np.where(place < below, -np.inf, np.where(place < below + R - missing, made, np.inf))
 
+def _bounds(distances, settling=0):
+    "(N,) low and high, if `settling` of the missing attempts lie on the other side than the rest of them"
+    d = np.sort(distances, axis=1)                     # NaN, an attempt not made, sorts last
+    missing = np.isnan(d).sum(1)
+    m = np.minimum(settling, missing)
+    (a, b), (c, e) = _middle(d, missing, missing - m), _middle(d, missing, m)
+    with np.errstate(invalid='ignore'):                # one of them far below and one far above: no bound
+        low, high = (a + b)/2, (c + e)/2
+    return np.where(np.isneginf(a), -np.inf, low), np.where(np.isposinf(e), np.inf, high)
+
+# %% ../nbs/23_adaptive.ipynb #needed
 def needed_attempts(
-    distances: 'np.ndarray', # (N, R) distances, NaN where an attempt has not been made
+    distances: np.ndarray, # (N, R) distances, NaN where an attempt has not been made
     threshold: float, # tau, positive: a median above it is out-of-domain
-    tolerance: float = 0., # delta in [0, 1): relative difference that a distance may have in another batch
-) -> np.ndarray: # (N,) int: so many more attempts are certain to be needed; 0 = the verdict is settled, or all are made
-    "How many more attempts a verdict on the median takes at least; raises ValueError on a threshold or tolerance out of range."
-    if not (0 < threshold < np.inf and 0 <= tolerance < 1): raise ValueError(f'the threshold must be positive and the tolerance in [0, 1), not {threshold} and {tolerance}')
+    tolerance: float = 0., # delta in [0, 1): relative difference of a distance in another batch
+) -> np.ndarray: # (N,) int: so many more are certain to be needed; 0 = settled, or all are made
+    "How many more attempts a verdict takes at least; raises ValueError where tau or delta are out of range."
+    if not (0 < threshold < np.inf and 0 <= tolerance < 1):
+        raise ValueError(f'the threshold must be positive and the tolerance in [0, 1), '
+                         f'not {threshold} and {tolerance}')
     d = np.asarray(distances, dtype=np.float64)
     needed = np.isnan(d).sum(1)
     for m in range(d.shape[1] - 1, -1, -1):
         low, high = _bounds(d, m)
-        needed = np.where((m < needed) & ((low*(1 - tolerance) > threshold) | (high*(1 + tolerance) <= threshold)), m, needed)
+        certain = (low*(1 - tolerance) > threshold) | (high*(1 + tolerance) <= threshold)
+        needed = np.where((m < needed) & certain, m, needed)
     return needed
 
 # %% ../nbs/23_adaptive.ipynb #verdicts
@@ -50,8 +59,9 @@ class Verdicts:
     attempts: np.ndarray # (N,) int: attempts made
     nfe: np.ndarray # (N,) int: network evaluations spent
 
-# %% ../nbs/23_adaptive.ipynb #verdicts-b
-def _verdicts(d, threshold, tolerance, per_attempt): # of images that need no more attempts
+# %% ../nbs/23_adaptive.ipynb #verdicts-of
+def _verdicts(d, threshold, tolerance, per_attempt):
+    "Verdicts about images that need no more attempts; d (N, R) has NaN where none was made"
     made, flagged = (~np.isnan(d)).sum(1), _bounds(d)[0]*(1 - tolerance) > threshold
     complete = made == d.shape[1]
     if complete.any(): flagged[complete] = aggregate(d[complete]) > threshold
@@ -59,19 +69,21 @@ def _verdicts(d, threshold, tolerance, per_attempt): # of images that need no mo
 
 # %% ../nbs/23_adaptive.ipynb #replay
 def replay(
-    distances: 'np.ndarray', # (N, R) distances of all attempts
+    distances: np.ndarray, # (N, R) distances of all attempts
     threshold: float, # tau, positive
-    tolerance: float = 1e-3, # see `needed_attempts`
+    tolerance: float = 1e-3, # delta, see `needed_attempts`
     per_attempt: int = 1, # network evaluations per attempt
 ) -> Verdicts: # as if attempts had been made only as long as needed
-    "Verdicts and the attempts they would have taken; raises ValueError as `needed_attempts`, or on distances that are not finite."
+    "Verdicts and the attempts they take; raises ValueError as `needed_attempts`, or on infinite distances."
     d = np.array(distances, dtype=np.float64)
-    if not np.isfinite(d).all(): raise ValueError(f'{(~np.isfinite(d).all(1)).sum()} of {len(d)} images have NaN or infinite distances')
-    made = np.full(len(d), d.shape[1])
+    if not np.isfinite(d).all():
+        bad = (~np.isfinite(d).all(1)).sum()
+        raise ValueError(f'{bad} of {len(d)} images have NaN or infinite distances')
+    made, places = np.full(len(d), d.shape[1]), np.arange(d.shape[1])
     for k in range(d.shape[1] - 1, 0, -1):
-        beginning = np.where(np.arange(d.shape[1]) < k, d, np.nan)
+        beginning = np.where(places < k, d, np.nan)
         made[needed_attempts(beginning, threshold, tolerance) == 0] = k
-    return _verdicts(np.where(np.arange(d.shape[1]) < made[:, None], d, np.nan), threshold, tolerance, per_attempt)
+    return _verdicts(np.where(places < made[:, None], d, np.nan), threshold, tolerance, per_attempt)
 
 # %% ../nbs/23_adaptive.ipynb #measure-pairs
 @torch.inference_mode()
@@ -84,9 +96,11 @@ def measure_pairs(
 ) -> np.ndarray: # (P,) float32 distances
     "The first distance of some attempts at some images, in full batches"
     found, distance = [], detector.distances[0]
-    for i, _, _, _, y in detector._attempts(images, index, zip(rows.split(detector.batch), attempts.split(detector.batch))):
+    pairs = zip(rows.split(detector.batch), attempts.split(detector.batch))
+    for i, _, _, _, y in detector.batches(images, index, pairs):
         unique, inverse = i.unique(return_inverse=True)
-        found.append(distance(distance.prepare(images[unique].to(y.device)), y, inverse.to(y.device)).float().cpu())
+        prepared = distance.prepare(images[unique].to(y.device))
+        found.append(distance(prepared, y, inverse.to(y.device)).float().cpu())
     return torch.cat(found).numpy()
 
 # %% ../nbs/23_adaptive.ipynb #decide
@@ -95,15 +109,18 @@ def decide(
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
     threshold: float, # tau, positive; see `flag_threshold`
     index: torch.Tensor|None = None, # (N,) their numbers in the full set; None = 0 ... N-1
-    tolerance: float = 1e-3, # see `needed_attempts`; 1e-3 is for float32
+    tolerance: float = 1e-3, # delta, see `needed_attempts`; 1e-3 is for float32
 ) -> Verdicts: # those of `detector.score(images, index) > threshold`
-    "Verdicts with no more attempts than they need; raises ValueError on images the detector is not made for, another aggregate, or a distance that is not finite."
-    if detector.how != 'median': raise ValueError(f'the verdict of a median can be known early, not that of the {detector.how}')
+    "Verdicts by no attempt too many; raises ValueError on unfit images, another aggregate, or overflow."
+    if detector.aggregate != 'median':
+        raise ValueError(f'the verdict of a median can be known early, not that of the {detector.aggregate}')
     index, d = image_indices(images, index), np.full((len(images), detector.attempts), np.nan)
     while (needed := needed_attempts(d, threshold, tolerance)).any():
-        rows = np.repeat(np.arange(len(d)), needed)
-        attempts = np.concatenate([np.arange(m, m + n) for m, n in zip((~np.isnan(d)).sum(1), needed)])
+        rows, first = np.repeat(np.arange(len(d)), needed), (~np.isnan(d)).sum(1)
+        attempts = np.concatenate([np.arange(m, m + n) for m, n in zip(first, needed)])
         new = measure_pairs(detector, images, torch.from_numpy(rows), torch.from_numpy(attempts), index)
-        if not np.isfinite(new).all(): raise ValueError(f'{detector.distances[0].name} of image {index[rows[~np.isfinite(new)][0]]} is not a finite number: the network overflowed')
+        if not np.isfinite(new).all():
+            raise ValueError(f'{detector.distances[0].name} of image {index[rows[~np.isfinite(new)][0]]} '
+                             'is not a finite number: the network overflowed')
         d[rows, attempts] = new
-    return _verdicts(d, threshold, tolerance, detector.map.nfe)
+    return _verdicts(d, threshold, tolerance, detector.inpaint.nfe)
