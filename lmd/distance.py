@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 
 import lpips
 import torch
+from fastcore.basics import patch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -24,8 +25,8 @@ from torchvision.models import AlexNet_Weights
 # %% ../nbs/13_distance.ipynb #checks
 def _check_images(images):
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
-        raise ValueError('images must be floating-point of shape (N, 1, S, S) or (N, 3, S, S) with values in [-1, 1], '
-                         f'not {images.dtype} of shape {tuple(images.shape)}')
+        raise ValueError('images must be floating-point of shape (N, 1, S, S) or (N, 3, S, S) with values '
+                         f'in [-1, 1], not {images.dtype} of shape {tuple(images.shape)}')
 
 def _select(prepared, y, rows):
     "Check y and rows, and return the originals' row for each reconstruction."
@@ -36,7 +37,9 @@ def _select(prepared, y, rows):
     return [tensor[rows] for tensor in prepared]
 
 def _check_pair(x, y):
-    if x.shape != y.shape: raise ValueError(f'a reconstruction of shape {tuple(y.shape[1:])} does not fit an original of shape {tuple(x.shape[1:])}')
+    if x.shape != y.shape:
+        raise ValueError(f'a reconstruction of shape {tuple(y.shape[1:])} does not fit '
+                         f'an original of shape {tuple(x.shape[1:])}')
 
 # %% ../nbs/13_distance.ipynb #mse
 class MSE:
@@ -55,7 +58,7 @@ class MSE:
         y: torch.Tensor,      # (P, C, S, S) reconstructions
         rows: torch.Tensor,   # (P,) int64: row of each reconstruction's original
     ) -> torch.Tensor:        # (P,) distances, at least 0
-        "Distance of every reconstruction from its original; raises ValueError if shapes do not fit."
+        "Distance of each reconstruction from its original; raises ValueError if shapes do not fit."
         x, = _select(prepared, y, rows)
         _check_pair(x, y)
         return (x - y).square().mean((1, 2, 3)) / 4
@@ -64,7 +67,7 @@ class MSE:
 def _window_mean(images): return F.avg_pool2d(images, 7, stride=1)
 
 class SSIM:
-    "1 - structural similarity (Wang et al., 2004) in uniform 7x7 windows, averaged over windows and channels."
+    "1 - structural similarity (Wang et al., 2004) in uniform 7x7 windows, mean over windows and channels."
     name = 'ssim'
 
     def prepare(self,
@@ -72,50 +75,60 @@ class SSIM:
     ) -> tuple:               # the originals in [0, 1], and mean and variance of each of their windows
         "Moments of the originals; raises ValueError if `x` is no batch of images or smaller than a window."
         _check_images(x)
-        if min(x.shape[2:]) < 7: raise ValueError(f'SSIM needs images of at least 7x7 pixels, not {x.shape[2]}x{x.shape[3]}')
+        if min(x.shape[2:]) < 7:
+            raise ValueError(f'SSIM needs images of at least 7x7 pixels, not {x.shape[2]}x{x.shape[3]}')
         x = (x + 1) / 2
         mean = _window_mean(x)
         return x, mean, (_window_mean(x * x) - mean**2) * (49 / 48)
 
-    def __call__(self,
-        prepared: tuple,      # what `prepare` returned for B originals
-        y: torch.Tensor,      # (P, C, S, S) reconstructions
-        rows: torch.Tensor,   # (P,) int64: row of each reconstruction's original
-    ) -> torch.Tensor:        # (P,) distances in [0, 2]
-        "Distance of every reconstruction from its original; raises ValueError if shapes do not fit."
-        x, mean_x, var_x = _select(prepared, y, rows)
-        _check_pair(x, y)
-        y = (y + 1) / 2
-        mean_y = _window_mean(y)
-        var_y = (_window_mean(y * y) - mean_y**2) * (49 / 48)
-        covariance = (_window_mean(x * y) - mean_x * mean_y) * (49 / 48)
-        numerator = (2 * mean_x * mean_y + 0.01**2) * (2 * covariance + 0.03**2)
-        denominator = (mean_x**2 + mean_y**2 + 0.01**2) * (var_x + var_y + 0.03**2)
-        return 1 - (numerator / denominator).mean((1, 2, 3))
+# %% ../nbs/13_distance.ipynb #ssim-call
+@patch
+def __call__(self: SSIM,
+    prepared: tuple,          # what `prepare` returned for B originals
+    y: torch.Tensor,          # (P, C, S, S) reconstructions
+    rows: torch.Tensor,       # (P,) int64: row of each reconstruction's original
+) -> torch.Tensor:            # (P,) distances in [0, 2]
+    "Distance of each reconstruction from its original; raises ValueError if shapes do not fit."
+    x, mean_x, var_x = _select(prepared, y, rows)
+    _check_pair(x, y)
+    y = (y + 1) / 2
+    mean_y = _window_mean(y)
+    var_y = (_window_mean(y * y) - mean_y**2) * (49 / 48)
+    covariance = (_window_mean(x * y) - mean_x * mean_y) * (49 / 48)
+    numerator = (2 * mean_x * mean_y + 0.01**2) * (2 * covariance + 0.03**2)
+    denominator = (mean_x**2 + mean_y**2 + 0.01**2) * (var_x + var_y + 0.03**2)
+    return 1 - (numerator / denominator).mean((1, 2, 3))
 
 # %% ../nbs/13_distance.ipynb #load-weights
 def load_weights(
     path: str | os.PathLike,  # file of weights, .safetensors or a PyTorch file
 ) -> dict:                    # the tensors by name, on the CPU
-    "Read tensors and nothing else; raises FileNotFoundError, or ValueError if the file is damaged or holds other objects."
+    """Read tensors and nothing else.
+
+    Raises FileNotFoundError, or ValueError if the file is damaged or holds other objects."""
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'there is no file of weights at {path}')
-    try: weights = load_file(path) if path.suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error: raise ValueError(f'{path} is damaged or is not a file of weights: {error}') from error
-    if not isinstance(weights, dict): raise ValueError(f'{path} is not a file of weights, but holds a {type(weights).__name__}')
+    try:
+        if path.suffix == '.safetensors': weights = load_file(path)
+        else: weights = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:    # damaged files raise many types
+        raise ValueError(f'{path} is damaged or is not a file of weights: {error}') from error
+    if not isinstance(weights, dict):
+        raise ValueError(f'{path} is not a file of weights, but holds a {type(weights).__name__}')
     return weights
 
 # %% ../nbs/13_distance.ipynb #find-alexnet
 def find_alexnet(
-    download: bool = True,  # whether to fetch the file from its official address if it is nowhere on this machine
+    download: bool = True,  # whether to fetch the file from its address if it is not on this machine
 ) -> Path:                  # file with AlexNet's weights
-    "Find torchvision's AlexNet in the mirror, in PyTorch's cache or at its address; raises FileNotFoundError if nowhere."
+    """Find torchvision's AlexNet in the mirror, in PyTorch's cache or at its address.
+
+    Raises FileNotFoundError if it is nowhere."""
     url = AlexNet_Weights.IMAGENET1K_V1.url
     cached = Path(torch.hub.get_dir(), 'checkpoints', Path(url).name)
     mirror = os.environ.get('LMD_MIRROR')
-    found = [*([Path(mirror, 'weights', 'alexnet-features.safetensors')] if mirror else []), cached]
-    for path in found:
-        if path.is_file(): return path
+    if mirror and (path := Path(mirror, 'weights', 'alexnet-features.safetensors')).is_file(): return path
+    if cached.is_file(): return cached
     try:
         if not download: raise OSError('not tried')
         urlopen(Request(url, method='HEAD'), timeout=10).close()
@@ -123,13 +136,14 @@ def find_alexnet(
         torch.hub.download_url_to_file(url, cached, hash_prefix=cached.stem.split('-')[-1])
         return cached
     except OSError as error:
-        raise FileNotFoundError(f"LPIPS needs AlexNet's weights, in one of three ways: set LMD_MIRROR to a folder with "
-            f'weights/alexnet-features.safetensors (it is {mirror or "not set"}); put {url} at {cached}; '
-            f'or let this machine reach that address ({error}).') from None
+        raise FileNotFoundError(
+            "LPIPS needs AlexNet's weights, in one of three ways: set LMD_MIRROR to a folder "
+            f'with weights/alexnet-features.safetensors (it is {mirror or "not set"}); put {url} '
+            f'at {cached}; or let this machine reach that address ({error}).') from None
 
 # %% ../nbs/13_distance.ipynb #alexnet-lpips
 def lpips_network(
-    weights: str | os.PathLike,  # file with AlexNet's convolutions under torchvision's names, 'features.0.weight' ...
+    weights: str | os.PathLike,  # file with AlexNet's convolutions, named as by torchvision
 ) -> nn.Module:                  # the network of the `lpips` package, frozen, in evaluation mode
     "LPIPS v0.1 on AlexNet; raises FileNotFoundError, or ValueError if the file does not hold AlexNet."
     with torch.device('meta'), warnings.catch_warnings(action='ignore'):  # no memory yet, no random weights
@@ -137,10 +151,13 @@ def lpips_network(
     network.scaling_layer = lpips.ScalingLayer()
     trunk = load_weights(weights)
     try:
-        network.net.load_state_dict({name: trunk['features.' + name.split('.', 1)[1]] for name in network.net.state_dict()}, assign=True)
+        renamed = {name: trunk['features.' + name.split('.', 1)[1]] for name in network.net.state_dict()}
+        network.net.load_state_dict(renamed, assign=True)
     except (KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{weights} does not hold AlexNet's convolutions under torchvision's names: {error}") from error
-    network.load_state_dict(load_weights(Path(lpips.__file__).parent / 'weights/v0.1/alex.pth'), strict=False, assign=True)
+        raise ValueError(f"{weights} does not hold AlexNet's convolutions under torchvision's names: "
+                         f"{error}") from error
+    fitted = load_weights(Path(lpips.__file__).parent / 'weights/v0.1/alex.pth')
+    network.load_state_dict(fitted, strict=False, assign=True)
     return network.requires_grad_(False).eval()
 
 # %% ../nbs/13_distance.ipynb #alexnet-layers
@@ -149,7 +166,9 @@ def alexnet_layers(
     images: torch.Tensor,    # (N, C, S, S) in [-1, 1], C = 1 or 3, S >= 16
 ) -> tuple:                  # five activations (N, C_l, H_l, W_l)
     "What AlexNet's five layers see in images; raises ValueError on images below 16 pixels."
-    if min(images.shape[2:]) < 16: raise ValueError(f'AlexNet needs images of at least 16x16 pixels, not {images.shape[2]}x{images.shape[3]}')
+    if min(images.shape[2:]) < 16:
+        raise ValueError('AlexNet needs images of at least 16x16 pixels, '
+                         f'not {images.shape[2]}x{images.shape[3]}')
     if min(images.shape[2:]) < 32: images = F.interpolate(images, scale_factor=2, mode='bilinear')
     return tuple(network.net(network.scaling_layer(images.expand(-1, 3, -1, -1))))
 
@@ -159,83 +178,96 @@ class LPIPS:
     name = 'lpips'
 
     def __init__(self,
-        weights: str | os.PathLike | None = None,  # file with AlexNet's weights; None: where `find_alexnet` finds it
+        weights: str | os.PathLike | None = None,  # file with AlexNet's weights; None: of `find_alexnet`
         download: bool = True,                     # whether `find_alexnet` may use the network
     ):
         "Raises FileNotFoundError if the weights are nowhere, ValueError if they are not AlexNet's."
         self.network = lpips_network(find_alexnet(download) if weights is None else weights)
 
-    def _features(self, images): return tuple(lpips.normalize_tensor(layer) for layer in alexnet_layers(self.network, images))
+    def _features(self, images):
+        return tuple(lpips.normalize_tensor(layer) for layer in alexnet_layers(self.network, images))
 
     def prepare(self,
         x: torch.Tensor,      # (B, C, S, S) originals in [-1, 1], S >= 16
     ) -> tuple:               # normalised activations of five layers
-        "Features of the originals, on their device; raises ValueError if `x` is no batch of images or too small."
+        "Features of the originals; raises ValueError if `x` is no batch of images or too small."
         _check_images(x)
         self.network.to(x.device)
         return self._features(x)
 
-    def __call__(self,
-        prepared: tuple,      # what `prepare` returned for B originals
-        y: torch.Tensor,      # (P, C, S, S) reconstructions
-        rows: torch.Tensor,   # (P,) int64: row of each reconstruction's original
-    ) -> torch.Tensor:        # (P,) distances, at least 0
-        "Distance of every reconstruction from its original; raises ValueError if shapes do not fit."
-        originals, layers = _select(prepared, y, rows), self._features(y)
-        for a, b in zip(originals, layers): _check_pair(a, b)
-        return sum(weight((a - b).square()).mean((1, 2, 3)) for weight, a, b in zip(self.network.lins, originals, layers))
+# %% ../nbs/13_distance.ipynb #lpips-call
+@patch
+def __call__(self: LPIPS,
+    prepared: tuple,          # what `prepare` returned for B originals
+    y: torch.Tensor,          # (P, C, S, S) reconstructions
+    rows: torch.Tensor,       # (P,) int64: row of each reconstruction's original
+) -> torch.Tensor:            # (P,) distances, at least 0
+    "Distance of each reconstruction from its original; raises ValueError if shapes do not fit."
+    originals, layers = _select(prepared, y, rows), self._features(y)
+    for a, b in zip(originals, layers): _check_pair(a, b)
+    parts = zip(self.network.lins, originals, layers)
+    return sum(weight((a - b).square()).mean((1, 2, 3)) for weight, a, b in parts)
 
 # %% ../nbs/13_distance.ipynb #feature-distance
 class FeatureDistance:
     "1 - cosine of the angle between the features of reconstruction and original."
     def __init__(self,
-        features: Callable,  # maps images (N, C, S, S) in [-1, 1] to features (N, D); a module is frozen, and follows the images' device
+        features: Callable,  # maps images (N, C, S, S) in [-1, 1] to features (N, D)
         name: str,           # name of the distance, which names its column in the scores
     ):
+        "A module as `features` is frozen, and follows the images' device."
         self.features, self.name = features, name
         if isinstance(features, nn.Module): features.requires_grad_(False).eval()
 
     def _directions(self, images):
         features = self.features(images)
         if features.ndim != 2 or len(features) != len(images):
-            raise ValueError(f'features of {len(images)} images must have shape ({len(images)}, D), not {tuple(features.shape)}')
+            raise ValueError(f'features of {len(images)} images must have shape ({len(images)}, D), '
+                             f'not {tuple(features.shape)}')
         return F.normalize(features, dim=1)
 
-    def prepare(self,
-        x: torch.Tensor,      # (B, C, S, S) originals in [-1, 1]
-    ) -> tuple:               # their features, scaled to length one
-        "Features of the originals; raises ValueError if `x` is no batch of images or the features are no vectors."
-        _check_images(x)
-        if isinstance(self.features, nn.Module): self.features.to(x.device)
-        return self._directions(x),
+# %% ../nbs/13_distance.ipynb #feature-distance-verbs
+@patch
+def prepare(self: FeatureDistance,
+    x: torch.Tensor,      # (B, C, S, S) originals in [-1, 1]
+) -> tuple:               # their features, scaled to length one
+    "Features of the originals; raises ValueError if `x` is no batch of images or features are no vectors."
+    _check_images(x)
+    if isinstance(self.features, nn.Module): self.features.to(x.device)
+    return self._directions(x),
 
-    def __call__(self,
-        prepared: tuple,      # what `prepare` returned for B originals
-        y: torch.Tensor,      # (P, C, S, S) reconstructions
-        rows: torch.Tensor,   # (P,) int64: row of each reconstruction's original
-    ) -> torch.Tensor:        # (P,) distances in [0, 2]
-        "Distance of every reconstruction from its original; raises ValueError if shapes do not fit."
-        x, = _select(prepared, y, rows)
-        return 1 - (x * self._directions(y)).sum(1)
+@patch
+def __call__(self: FeatureDistance,
+    prepared: tuple,      # what `prepare` returned for B originals
+    y: torch.Tensor,      # (P, C, S, S) reconstructions
+    rows: torch.Tensor,   # (P,) int64: row of each reconstruction's original
+) -> torch.Tensor:        # (P,) distances in [0, 2]
+    "Distance of each reconstruction from its original; raises ValueError if shapes do not fit."
+    x, = _select(prepared, y, rows)
+    return 1 - (x * self._directions(y)).sum(1)
 
 # %% ../nbs/13_distance.ipynb #pooled
 class AlexNetCosine(FeatureDistance):
     "1 - cosine of AlexNet's last convolution, averaged over positions."
     def __init__(self,
-        weights: str | os.PathLike | None = None,  # file with AlexNet's weights; None: where `find_alexnet` finds it
+        weights: str | os.PathLike | None = None,  # file with AlexNet's weights; None: of `find_alexnet`
         download: bool = True,                     # whether `find_alexnet` may use the network
     ):
         "Raises FileNotFoundError if the weights are nowhere, ValueError if they are not AlexNet's."
         self.network = lpips_network(find_alexnet(download) if weights is None else weights)
-        super().__init__(lambda images: alexnet_layers(self.network.to(images.device), images)[-1].mean((2, 3)), 'alexnet')
+        super().__init__(self._pooled, 'alexnet')
+
+    def _pooled(self, images):
+        return alexnet_layers(self.network.to(images.device), images)[-1].mean((2, 3))
 
 # %% ../nbs/13_distance.ipynb #selective-kernel
-def _conv(n_in, n_out, kernel=1, stride=1): return nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False)
+def _conv(n_in, n_out, kernel=1, stride=1):
+    return nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False)
 
 def _norm(n, relu=True): return nn.Sequential(nn.BatchNorm2d(n), nn.ReLU() if relu else nn.Identity())
 
 class SelectiveKernel(nn.Module):
-    "Two 3x3 convolutions, mixed by softmax weights that the image chooses for each channel (Li et al., 2019)."
+    "Two 3x3 convolutions, mixed channel by channel by weights that the image chooses (Li et al., 2019)."
     def __init__(self,
         channels: int,  # channels of input and output
         stride: int,    # stride of the convolutions
@@ -254,18 +286,24 @@ class SelectiveKernel(nn.Module):
 class _Block(nn.Module):
     def __init__(self, n_in, n, stride, first):
         super().__init__()
-        shortcut = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, stride), _conv(n_in, 4 * n))
-        self.projection = nn.Sequential(OrderedDict(shortcut=shortcut, bn=_norm(4 * n, relu=False))) if first else nn.Identity()
-        self.net = nn.Sequential(_conv(n_in, n), _norm(n), SelectiveKernel(n, stride), _conv(n, 4 * n), _norm(4 * n, relu=False))
+        self.projection = nn.Identity()
+        if first:
+            shortcut = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, stride), _conv(n_in, 4 * n))
+            self.projection = nn.Sequential(OrderedDict(shortcut=shortcut, bn=_norm(4 * n, relu=False)))
+        self.net = nn.Sequential(_conv(n_in, n), _norm(n), SelectiveKernel(n, stride),
+                                 _conv(n, 4 * n), _norm(4 * n, relu=False))
 
     def forward(self, x): return (self.projection(x) + self.net(x)).relu()
 
+# %% ../nbs/13_distance.ipynb #simclr-network
 def simclr_network() -> nn.Module:  # maps (N, 3, 224, 224) in [0, 1] to (N, 2048) features
     "SimCLRv2's ResNet-50, single width, with selective kernels (Chen et al., 2020), with random weights."
-    stem = nn.Sequential(_conv(3, 32, 3, 2), _norm(32), _conv(32, 32, 3), _norm(32), _conv(32, 64, 3), _norm(64), nn.MaxPool2d(3, 2, 1))
+    stem = nn.Sequential(_conv(3, 32, 3, 2), _norm(32), _conv(32, 32, 3), _norm(32),
+                         _conv(32, 64, 3), _norm(64), nn.MaxPool2d(3, 2, 1))
     stages, n_in = [], 64
     for n, blocks, stride in [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)]:
-        stages.append(nn.Sequential(*[_Block(4 * n if i else n_in, n, 1 if i else stride, first=i == 0) for i in range(blocks)]))
+        first = _Block(n_in, n, stride, first=True)
+        stages.append(nn.Sequential(first, *[_Block(4 * n, n, 1, first=False) for _ in range(blocks - 1)]))
         n_in = 4 * n
     return nn.Sequential(stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
@@ -275,29 +313,33 @@ def find_simclrv2() -> Path:  # file with SimCLRv2's weights
     mirror, cache = os.environ.get('LMD_MIRROR'), Path(torch.hub.get_dir(), 'checkpoints')
     for folder in [*([Path(mirror, 'weights')] if mirror else []), cache]:
         if (folder / 'r50_1x_sk1.pth').is_file(): return folder / 'r50_1x_sk1.pth'
-    raise FileNotFoundError('the distance simclrv2 needs r50_1x_sk1.pth, made by https://github.com/Separius/SimCLRv2-Pytorch from '
-                            f"Google's checkpoint: put it at {cache} or into the folder weights of LMD_MIRROR (which is {mirror or 'not set'})")
+    raise FileNotFoundError(
+        'the distance simclrv2 needs r50_1x_sk1.pth, made by https://github.com/Separius/SimCLRv2-Pytorch '
+        f"from Google's checkpoint: put it at {cache} or into the folder weights of LMD_MIRROR "
+        f"(which is {mirror or 'not set'})")
 
 # %% ../nbs/13_distance.ipynb #simclr
 class SimCLRv2(FeatureDistance):
-    "1 - cosine of SimCLRv2 features (Chen et al., 2020): ResNet-50, single width, selective kernels, pooled."
+    "1 - cosine of pooled SimCLRv2 features (Chen et al., 2020): ResNet-50 1x with selective kernels."
     def __init__(self,
-        path: str | os.PathLike,  # r50_1x_sk1.pth of SimCLRv2-Pytorch, or the tensors of its 'resnet' as .safetensors
+        path: str | os.PathLike,  # r50_1x_sk1.pth of SimCLRv2-Pytorch, or its 'resnet' as .safetensors
     ):
         "Raises FileNotFoundError, or ValueError if the file is damaged or holds another network."
         weights = load_weights(path)
         weights = weights.get('resnet', weights)
         with torch.device('meta'): network = simclr_network()
-        names = {name: name.removeprefix('net.').replace('.blocks.', '.') for name in weights if not name.startswith('fc.')}
-        try: network.load_state_dict({new: weights[old] for old, new in names.items()}, assign=True)
+        renamed = {name.removeprefix('net.').replace('.blocks.', '.'): weight
+                   for name, weight in weights.items() if not name.startswith('fc.')}
+        try: network.load_state_dict(renamed, assign=True)
         except (RuntimeError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path} does not hold SimCLRv2's ResNet-50 (1x, SK) under the names of SimCLRv2-Pytorch, "
-                             f"'net.0.0.weight' ...: {str(error)[:300]}") from error
+            raise ValueError(f"{path} does not hold SimCLRv2's ResNet-50 (1x, SK) under the names of "
+                             f"SimCLRv2-Pytorch, 'net.0.0.weight' ...: {str(error)[:300]}") from error
         super().__init__(network, 'simclrv2')
 
     def _directions(self, images):
         images = images.expand(-1, 3, -1, -1) / 2 + 0.5
-        resized = (F.interpolate(part, size=224, mode='bicubic') for part in images.split(32))  # few at a time: they are large
+        large = lambda part: F.interpolate(part, size=224, mode='bicubic')
+        resized = (large(part) for part in images.split(32))      # few at a time
         return torch.cat([super(SimCLRv2, self)._directions(part) for part in resized])
 
 # %% ../nbs/13_distance.ipynb #fill-distance
@@ -305,21 +347,28 @@ class FillDistance:
     "A distance between the original and the blur of its known pixels, in place of the reconstruction"
     def __init__(self,
         distance, # one of the distances above
-    ): self.distance, self.name = distance, f'{distance.name}_fill'
+    ):
+        self.distance, self.name = distance, f'{distance.name}_fill'
 
 # %% ../nbs/13_distance.ipynb #distances-from-names
 def distances_from_names(
-    names: list[str],                          # any of 'mse', 'ssim', 'lpips', 'alexnet', 'simclrv2', with or without '_fill', each at most once
-    alexnet: str | os.PathLike | None = None,  # AlexNet's weights for 'lpips' and 'alexnet'; None: where `find_alexnet` finds them
-    simclrv2: str | os.PathLike | None = None, # SimCLRv2's weights for 'simclrv2'; None: where `find_simclrv2` finds them
+    names: list[str],                          # 'mse', 'ssim', 'lpips', 'alexnet', 'simclrv2', or with _fill
+    alexnet: str | os.PathLike | None = None,  # AlexNet's weights; None: where `find_alexnet` finds them
+    simclrv2: str | os.PathLike | None = None, # SimCLRv2's weights; None: where `find_simclrv2` finds them
     download: bool = True,                     # whether AlexNet's weights may be downloaded
 ) -> list:                                     # the distances, in the order of the names
-    "Distances by name; raises ValueError for unknown or repeated names, FileNotFoundError without the weights that a distance needs."
-    makers = {'mse': MSE, 'ssim': SSIM, 'lpips': lambda: LPIPS(alexnet, download), 'alexnet': lambda: AlexNetCosine(alexnet, download),
+    """Distances by name.
+
+    Raises ValueError for unknown or repeated names, FileNotFoundError without the weights that are needed."""
+    makers = {'mse': MSE, 'ssim': SSIM, 'lpips': lambda: LPIPS(alexnet, download),
+              'alexnet': lambda: AlexNetCosine(alexnet, download),
               'simclrv2': lambda: SimCLRv2(simclrv2 or find_simclrv2())}
     bases = [name.removesuffix('_fill') for name in names]
     for name, base in zip(names, bases):
-        if base not in makers: raise ValueError(f'there is no distance {name!r}; there are {", ".join(makers)}, and each with _fill')
-    if len(set(names)) < len(names): raise ValueError(f'each distance can be named once only, not as in {", ".join(names)}')
+        if base not in makers:
+            raise ValueError(f'there is no distance {name!r}; there are {", ".join(makers)}, '
+                             'and each with _fill')
+    if len(set(names)) < len(names):
+        raise ValueError(f'each distance can be named once only, not as in {", ".join(names)}')
     plain = {base: makers[base]() for base in dict.fromkeys(bases)}
     return [plain[base] if name == base else FillDistance(plain[base]) for name, base in zip(names, bases)]

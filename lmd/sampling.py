@@ -39,14 +39,18 @@ def time_grid(
     spacing: str='uniform' # 'uniform' in t, 'log-snr' or 'karras'
 ) -> torch.Tensor: # (n + 1,) float64, from t0 down to 0
     "Times from `t0` to 0; raises `ValueError` on a start outside (0, 1], no steps or an unknown spacing"
-    if not isinstance(steps, int) or steps < 1: raise ValueError(f"steps must be a whole number of at least 1, not {steps!r}")
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be a whole number of at least 1, not {steps!r}")
     if not 0 < t0 <= 1: raise ValueError(f"t0 must lie in (0, 1], not {t0!r}")
-    if spacing not in ('uniform', 'log-snr', 'karras'): raise ValueError(f"unknown spacing {spacing!r}; there are uniform, log-snr, karras")
+    if spacing not in ('uniform', 'log-snr', 'karras'):
+        raise ValueError(f"unknown spacing {spacing!r}; there are uniform, log-snr, karras")
     if spacing == 'uniform': return torch.linspace(t0, 0, steps + 1, dtype=torch.float64)
     first, last = half_log_snr(schedule, torch.tensor([t0, min(1e-3, t0)], dtype=torch.float64))
     u = torch.linspace(0, 1, steps, dtype=torch.float64)
-    lam = torch.lerp(first, last, u) if spacing == 'log-snr' else -7*torch.lerp((-first/7).exp(), (-last/7).exp(), u).log()
-    return torch.cat([torch.tensor([t0], dtype=torch.float64), time_of(schedule, lam[1:]), torch.zeros(1, dtype=torch.float64)])
+    if spacing == 'log-snr': lam = torch.lerp(first, last, u)
+    else: lam = -7*torch.lerp((-first/7).exp(), (-last/7).exp(), u).log()
+    ends = torch.tensor([t0, 0], dtype=torch.float64)
+    return torch.cat([ends[:1], time_of(schedule, lam[1:]), ends[1:]])
 
 # %% ../nbs/10_sampling.ipynb #euler-maruyama
 class EulerMaruyama:
@@ -60,7 +64,7 @@ class EulerMaruyama:
                  x0: torch.Tensor, # denoiser's clean image at t
                  eps: torch.Tensor, # denoiser's noise at t
                  z: torch.Tensor|None, # fresh standard normal noise; None at the last step
-                 before: tuple|None # (time, x0) of the step before; None at the first
+                 before: tuple|None # (time, x0) of the step before; None at the first step
                 ) -> torch.Tensor: # image at time s
         "One step from `t` to `s`"
         f, g2 = denoiser.schedule.sde(t)
@@ -79,7 +83,8 @@ class DDIM:
     def __call__(self, denoiser, t, s, x, x0, eps, z, before):
         if z is None: return x0
         schedule = denoiser.schedule
-        a_t, a_s, var_t, var_s = schedule.alpha(t), schedule.alpha(s), schedule.sigma(t)**2, schedule.sigma(s)**2
+        a_t, a_s = schedule.alpha(t), schedule.alpha(s)
+        var_t, var_s = schedule.sigma(t)**2, schedule.sigma(s)**2
         v = self.eta**2*var_s/var_t*(var_t - (a_t/a_s)**2*var_s)
         return a_s*x0 + (var_s - v).sqrt()*eps + v.sqrt()*z
 
@@ -118,4 +123,5 @@ class Heun:
         return move((eps + denoiser(move(eps), s)[1])/2)
 
 # %% ../nbs/10_sampling.ipynb #samplers
-samplers = {'euler-maruyama': EulerMaruyama, 'ddim': DDIM, 'dpm-solver++': DPMSolverPP, 'dpm-solver++-sde': DPMSolverPPSDE, 'heun': Heun}
+samplers = {'euler-maruyama': EulerMaruyama, 'ddim': DDIM, 'dpm-solver++': DPMSolverPP,
+            'dpm-solver++-sde': DPMSolverPPSDE, 'heun': Heun}
