@@ -14,15 +14,12 @@ from sklearn.metrics import average_precision_score
 
 from .plots import check_scores
 
-# %% ../nbs/17_evaluation.ipynb #z95
-_z95 = ndtri(.975) # 1.96: a standard normal lies within +-_z95 with probability 95 %
-
 # %% ../nbs/17_evaluation.ipynb #placements
 def placements(
     in_domain: 'np.ndarray', # (n,) scores
     out_of_domain: 'np.ndarray', # (m,) scores
-) -> 'tuple[np.ndarray, np.ndarray]': # U (n,): share of out-of-domain images above each in-domain image; V (m,): share of in-domain images below each out-of-domain image
-    "Placement of each image among the other set, ties half, by midranks (Sun and Xu 2014); raises ValueError on scores that `check_scores` refuses."
+) -> 'tuple[np.ndarray, np.ndarray]': # U (n,): share of out-of-domain images above; V (m,): in-domain below
+    "Placement of each image among the other set, by midranks (Sun and Xu 2014); raises as `check_scores`"
     x, y = check_scores(in_domain, 'in-domain scores'), check_scores(out_of_domain, 'out-of-domain scores')
     n, m = len(x), len(y)
     ranks = rankdata(np.concatenate([x, y]))
@@ -33,17 +30,8 @@ def roc_auc(
     in_domain: 'np.ndarray', # (n,) scores
     out_of_domain: 'np.ndarray', # (m,) scores
 ) -> float: # in [0, 1]; 1 = all out-of-domain images score higher, 0.5 = chance
-    "Area under the ROC curve, out-of-domain positive, ties half; raises ValueError on scores that `check_scores` refuses."
+    "Area under the ROC curve, out-of-domain positive, ties half; raises ValueError as `check_scores`"
     return float(placements(in_domain, out_of_domain)[1].mean())
-
-# %% ../nbs/17_evaluation.ipynb #delong-variance
-def delong_variance(
-    in_domain: 'np.ndarray', # (n,) scores, n >= 2
-    out_of_domain: 'np.ndarray', # (m,) scores, m >= 2
-) -> float: # variance of the ROC-AUC over the choice of images
-    "DeLong variance of the ROC-AUC (DeLong et al. 1988); raises ValueError on fewer than two images of a set or scores that `check_scores` refuses."
-    U, V = placements(in_domain, out_of_domain)
-    return _mean_variance(U) + _mean_variance(V)
 
 # %% ../nbs/17_evaluation.ipynb #mean-variance
 def _mean_variance(values: np.ndarray) -> float: # variance of the mean of (n,) values
@@ -51,22 +39,34 @@ def _mean_variance(values: np.ndarray) -> float: # variance of the mean of (n,) 
     if len(values) < 2: raise ValueError('an interval needs at least two images of each set')
     return float(values.var(ddof=1) / len(values))
 
-# %% ../nbs/17_evaluation.ipynb #auc-interval
+# %% ../nbs/17_evaluation.ipynb #delong-variance
+def delong_variance(
+    in_domain: 'np.ndarray', # (n,) scores, n >= 2
+    out_of_domain: 'np.ndarray', # (m,) scores, m >= 2
+) -> float: # variance of the ROC-AUC over the choice of images
+    "Variance of DeLong et al. (1988); raises ValueError on fewer than two images, or as `check_scores`"
+    U, V = placements(in_domain, out_of_domain)
+    return _mean_variance(U) + _mean_variance(V)
+
+# %% ../nbs/17_evaluation.ipynb #alike
+_z95 = ndtri(.975) # 1.96: a standard normal lies within +-_z95 with probability 95 %
+
 def _alike(
     value: float, # what every pair showed
     k: int, # number of pairs without a common image
     least: float, # smallest value a pair can show
     most: float, # largest value a pair can show
 ) -> 'tuple[float, float]': # 95 % bounds on the mean over all pairs
-    "Bounds on a mean when k of k independent pairs showed one value: that value has probability 0.05^(1/k) or more."
+    "Bounds on a mean when k of k independent pairs showed one value: its probability is at least .05^(1/k)"
     p = .05 ** (1 / k)
     return p * value + (1 - p) * least, p * value + (1 - p) * most
 
+# %% ../nbs/17_evaluation.ipynb #auc-interval
 def auc_interval(
     in_domain: 'np.ndarray', # (n,) scores, n >= 2
     out_of_domain: 'np.ndarray', # (m,) scores, m >= 2
 ) -> 'tuple[float, float]': # lower and upper bound, in [0, 1]
-    "95 % interval of the ROC-AUC: DeLong on the logit scale, or the exact bound if all pairs fall out alike; raises ValueError as `delong_variance`."
+    "95 % interval: DeLong on the logit scale, exact where all pairs are alike; raises as `delong_variance`"
     area, variance = roc_auc(in_domain, out_of_domain), delong_variance(in_domain, out_of_domain)
     if variance == 0: return _alike(area, min(len(in_domain), len(out_of_domain)), 0, 1)
     half = _z95 * np.sqrt(variance) / (area * (1 - area))
@@ -74,32 +74,33 @@ def auc_interval(
 
 # %% ../nbs/17_evaluation.ipynb #paired-difference
 def paired_difference(
-    U: 'np.ndarray', # (n,), n >= 2: placement of each in-domain image by the second method minus that by the first
+    U: 'np.ndarray', # (n,), n >= 2: second placement of each in-domain image minus the first
     V: 'np.ndarray', # (m,), m >= 2: the same of each out-of-domain image
 ) -> dict: # difference of the ROC-AUCs in [-1, 1]; low, high = its 95 % interval
-    "Difference of two ROC-AUCs from that of the images' placements; raises ValueError on fewer than two images of a set."
+    "Difference of two ROC-AUCs from that of the placements; raises ValueError on fewer than two images"
     difference, variance = float(np.mean(V)), _mean_variance(U) + _mean_variance(V)
-    half = _z95 * np.sqrt(variance)
-    low, high = (difference - half, difference + half) if variance else _alike(difference, min(len(U), len(V)), -1, 1)
+    low, high = difference - _z95 * np.sqrt(variance), difference + _z95 * np.sqrt(variance)
+    if variance == 0: low, high = _alike(difference, min(len(U), len(V)), -1, 1)
     return {'difference': difference, 'low': float(low), 'high': float(high)}
 
 # %% ../nbs/17_evaluation.ipynb #compare
 def compare(
-    first: 'tuple[np.ndarray, np.ndarray]', # (in-domain scores (n,), out-of-domain scores (m,)) of one method
-    second: 'tuple[np.ndarray, np.ndarray]', # the same of the other method, for the same images in the same order
+    first: 'tuple[np.ndarray, np.ndarray]', # scores (n,) in-domain and (m,) out-of-domain of one method
+    second: 'tuple[np.ndarray, np.ndarray]', # those of the other, for the same images in the same order
 ) -> dict: # difference = ROC-AUC of the second minus that of the first; low, high = its 95 % interval
-    "Paired difference of two ROC-AUCs (DeLong et al. 1988); raises ValueError if the sets' sizes differ, or as `delong_variance`."
-    sizes = [tuple(len(s) for s in pair) for pair in (first, second)]
-    if sizes[0] != sizes[1]: raise ValueError(f'a paired comparison needs scores of the same images: {sizes[0]} and {sizes[1]} (in-domain, out-of-domain) differ')
+    "Paired difference of DeLong et al. (1988); raises ValueError on other sizes, or as `delong_variance`"
+    one, two = (tuple(len(scores) for scores in pair) for pair in (first, second))
+    if one != two: raise ValueError('a paired comparison needs scores of the same images: '
+                                    f'{one} and {two} (in-domain, out-of-domain) differ')
     (U1, V1), (U2, V2) = placements(*first), placements(*second)
     return paired_difference(U2 - U1, V2 - V1)
 
-# %% ../nbs/17_evaluation.ipynb #bootstrap
+# %% ../nbs/17_evaluation.ipynb #auc-of-copies
 def _auc_of_copies(
     x: np.ndarray, # (n,) in-domain scores
     y: np.ndarray, # (m,) out-of-domain scores
 ): # function of (n,) and (m,) whole numbers of copies -> ROC-AUC
-    "The ROC-AUC as a function of how often each image is taken, the scores sorted once."
+    "The ROC-AUC as a function of how often each image is taken; the scores are sorted once"
     order = np.argsort(x)
     left, right = (np.searchsorted(x[order], y, side) for side in ('left', 'right'))
     def area(w, v):
@@ -107,13 +108,14 @@ def _auc_of_copies(
         return v @ (below[left] + below[right]) / (2 * w.sum() * v.sum())
     return area
 
+# %% ../nbs/17_evaluation.ipynb #bootstrap
 def bootstrap_difference(
-    first: 'tuple[np.ndarray, np.ndarray]', # (in-domain scores (n,), out-of-domain scores (m,)) of one method
-    second: 'tuple[np.ndarray, np.ndarray]', # the same of the other method, for the same images in the same order
+    first: 'tuple[np.ndarray, np.ndarray]', # scores (n,) in-domain and (m,) out-of-domain of one method
+    second: 'tuple[np.ndarray, np.ndarray]', # those of the other, for the same images in the same order
     draws: int = 2000, # how often both sets are drawn with replacement, at least 100
     seed: int = 0, # of the draws
 ) -> dict: # difference = ROC-AUC of the second minus that of the first; low, high = central 95 % of the draws
-    "Paired difference of two ROC-AUCs by the percentile bootstrap over images; raises ValueError on fewer than 100 draws, or as `compare`."
+    "The same by the percentile bootstrap; raises ValueError on fewer than 100 draws, or as `compare`"
     if draws < 100: raise ValueError(f'percentiles need at least 100 draws, not {draws}')
     exact, rng = compare(first, second), np.random.default_rng(seed)
     one, two = (_auc_of_copies(*(np.asarray(s, dtype=np.float64) for s in pair)) for pair in (first, second))
@@ -121,7 +123,7 @@ def bootstrap_difference(
     for i in range(draws):
         w, v = (np.bincount(rng.integers(k, size=k), minlength=k) for k in map(len, first))
         differences[i] = two(w, v) - one(w, v)
-    if not np.ptp(differences): return exact # no draw differs from another: all pairs of images show one difference
+    if not np.ptp(differences): return exact # all pairs of images show one difference
     low, high = np.percentile(differences, [2.5, 97.5])
     return {'difference': exact['difference'], 'low': float(low), 'high': float(high)}
 
@@ -130,7 +132,7 @@ def aupr_out(
     in_domain: 'np.ndarray', # (n,) scores
     out_of_domain: 'np.ndarray', # (m,) scores
 ) -> float: # in (0, 1]; m / (n + m) = chance
-    "Average precision with out-of-domain as the positive class; raises ValueError on scores that `check_scores` refuses."
+    "Average precision with out-of-domain as the positive class; raises ValueError as `check_scores`"
     x, y = check_scores(in_domain, 'in-domain scores'), check_scores(out_of_domain, 'out-of-domain scores')
     return float(average_precision_score(np.repeat([0, 1], [len(x), len(y)]), np.concatenate([x, y])))
 
@@ -139,7 +141,7 @@ def aupr_in(
     in_domain: 'np.ndarray', # (n,) scores
     out_of_domain: 'np.ndarray', # (m,) scores
 ) -> float: # in (0, 1]; n / (n + m) = chance
-    "Average precision with in-domain as the positive class, scores negated; raises ValueError on scores that `check_scores` refuses."
+    "Average precision with in-domain as the positive class; raises ValueError as `check_scores`"
     x, y = check_scores(in_domain, 'in-domain scores'), check_scores(out_of_domain, 'out-of-domain scores')
     return aupr_out(-y, -x)
 
@@ -148,7 +150,7 @@ def fpr95(
     in_domain: 'np.ndarray', # (n,) scores
     out_of_domain: 'np.ndarray', # (m,) scores
 ) -> float: # in [0, 1]; 0 = no out-of-domain image accepted
-    "Share of out-of-domain images accepted when at least 95 % of in-domain images are; raises ValueError on scores that `check_scores` refuses."
+    "Out-of-domain images accepted when at least 95 % of in-domain ones are; raises as `check_scores`"
     x, y = check_scores(in_domain, 'in-domain scores'), check_scores(out_of_domain, 'out-of-domain scores')
     threshold = np.sort(x)[-(-95 * len(x) // 100) - 1]
     return float((y <= threshold).mean())
@@ -158,7 +160,7 @@ def evaluate(
     in_domain: 'np.ndarray', # (n,) scores, n >= 2
     out_of_domain: 'np.ndarray', # (m,) scores, m >= 2
 ) -> dict: # auc, auc_low, auc_high (95 % interval), aupr_out, aupr_in, fpr95, n_in, n_out
-    "All metrics of one pair of sets; raises ValueError on fewer than two images of a set or scores that `check_scores` refuses."
+    "All metrics of a pair; raises ValueError on fewer than two images of a set, or as `check_scores`"
     low, high = auc_interval(in_domain, out_of_domain)
     return {'auc': roc_auc(in_domain, out_of_domain), 'auc_low': low, 'auc_high': high,
             'aupr_out': aupr_out(in_domain, out_of_domain), 'aupr_in': aupr_in(in_domain, out_of_domain),
