@@ -9,6 +9,7 @@ __all__ = ['OutOfDomain']
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -23,7 +24,8 @@ class OutOfDomain(OutlierMixin, BaseEstimator):
     def __init__(self,
         model: str|Path, # checkpoint: a folder of ours, or any unconditional diffusers folder
         fpr: float = .05, # share of in-domain images that may be flagged, in (0, 1)
-        quantities: tuple = ('lpips', 'ssim', 'mse', 'lpips/fill', 'ssim/fill', 'mse/fill'), # whose largest z-score counts, see `lmd.combination`: 'mse', or 'mse/fill' for a relative distance
+        # whose largest z-score counts: 'mse', or 'mse/fill' for a relative distance, see `lmd.combination`
+        quantities: tuple = ('lpips', 'ssim', 'mse', 'lpips/fill', 'ssim/fill', 'mse/fill'),
         mask: str = 'alternating-checkerboard-8', # see `mask_from_name`
         steps: int = 10, # network evaluations per attempt
         t0: float = .5, # where sampling starts, in (0, 1]
@@ -33,44 +35,61 @@ class OutOfDomain(OutlierMixin, BaseEstimator):
         device: str = 'cpu', # 'cpu' or 'cuda'
         batch: int = 250, # (image, attempt) pairs per network evaluation
     ):
-        self.model, self.fpr, self.quantities, self.mask, self.steps, self.t0 = model, fpr, quantities, mask, steps, t0
-        self.attempts, self.seed, self.dtype, self.device, self.batch = attempts, seed, dtype, device, batch
+        self.model, self.fpr, self.quantities, self.mask, self.steps = model, fpr, quantities, mask, steps
+        self.t0, self.attempts, self.seed, self.dtype, self.device = t0, attempts, seed, dtype, device
+        self.batch = batch
 
-    def _setting(self):
-        plain = [q.removesuffix('/fill') for q in self.quantities]
-        fills = [q.replace('/', '_') for q in self.quantities if q.endswith('/fill')]
-        return Setting(seed=self.seed, dtype=self.dtype, mask=self.mask, steps=self.steps, t0=self.t0, attempts=self.attempts,
-                       distances=tuple(dict.fromkeys(plain + fills)))
+# %% ../nbs/25_estimator.ipynb #setting
+@patch
+def _setting(self: OutOfDomain):
+    "The setting that measures what the quantities need"
+    plain = [q.removesuffix('/fill') for q in self.quantities]
+    fills = [q.replace('/', '_') for q in self.quantities if q.endswith('/fill')]
+    return Setting(seed=self.seed, dtype=self.dtype, mask=self.mask, steps=self.steps, t0=self.t0,
+                   attempts=self.attempts, distances=tuple(dict.fromkeys(plain + fills)))
 
-    def _images(self, X): # to_model says what it does not take
-        network = self.detector_.detector
-        return to_model(X, network.size, network.channels)
+@patch
+def _images(self: OutOfDomain, X):
+    "Pictures as the network takes them; `to_model` says what it does not take"
+    network = self.detector_.detector
+    return to_model(X, network.size, network.channels)
 
-    def fit(self,
-        X, # (N, H, W[, 3]) uint8 array or list of such pictures: in-domain images that the model was not trained on
-        y=None, # not used
-    ) -> 'OutOfDomain': # itself
-        "Fit the combination and calibrate; raises ValueError on images that are no pictures, or too few of them for `fpr`"
-        setting = self._setting()
-        self.detector_ = CalibratedDetector(setting.detector(self.model, self.device, self.batch), ZScores(self.quantities), identify(self.model, setting), self.seed)
-        self.offset_ = -flag_threshold(self.detector_.calibrate(self._images(X)).calibration, self.fpr)
-        return self
+# %% ../nbs/25_estimator.ipynb #fit
+@patch
+def fit(self: OutOfDomain,
+    X, # (N, H, W[, 3]) uint8 array or list of such pictures: in-domain, not trained on
+    y=None, # not used
+) -> OutOfDomain: # itself
+    "Fit and calibrate; raises ValueError on images that are no pictures, or too few of them for `fpr`"
+    setting = self._setting()
+    detector = setting.detector(self.model, self.device, self.batch)
+    combination, identity = ZScores(self.quantities), identify(self.model, setting)
+    self.detector_ = CalibratedDetector(detector, combination, identity, self.seed)
+    self.detector_.calibrate(self._images(X))
+    self.offset_ = -flag_threshold(self.detector_.calibration, self.fpr)
+    return self
 
-    def score_samples(self,
-        X, # (N, H, W[, 3]) uint8 array or list of such pictures
-    ) -> np.ndarray: # (N,) higher = more in-domain
-        "Minus the out-of-distribution score of every image; raises NotFittedError before `fit`"
-        check_is_fitted(self)
-        return -self.detector_.score(self._images(X))
+# %% ../nbs/25_estimator.ipynb #score-samples
+@patch
+def score_samples(self: OutOfDomain,
+    X, # (N, H, W[, 3]) uint8 array or list of such pictures
+) -> np.ndarray: # (N,) higher = more in-domain
+    "Minus the out-of-distribution score of every image; raises NotFittedError before `fit`"
+    check_is_fitted(self)
+    return -self.detector_.score(self._images(X))
 
-    def decision_function(self,
-        X, # (N, H, W[, 3]) uint8 array or list of such pictures
-    ) -> np.ndarray: # (N,) negative = outlier
-        "How far an image is from being flagged"
-        return self.score_samples(X) - self.offset_
+# %% ../nbs/25_estimator.ipynb #decision-function
+@patch
+def decision_function(self: OutOfDomain,
+    X, # (N, H, W[, 3]) uint8 array or list of such pictures
+) -> np.ndarray: # (N,) negative = outlier
+    "How far an image is from being flagged"
+    return self.score_samples(X) - self.offset_
 
-    def predict(self,
-        X, # (N, H, W[, 3]) uint8 array or list of such pictures
-    ) -> np.ndarray: # (N,) +1 = in-domain, -1 = outlier
-        "Flag images"
-        return np.where(self.decision_function(X) < 0, -1, 1)
+# %% ../nbs/25_estimator.ipynb #predict
+@patch
+def predict(self: OutOfDomain,
+    X, # (N, H, W[, 3]) uint8 array or list of such pictures
+) -> np.ndarray: # (N,) +1 = in-domain, -1 = outlier
+    "Flag images"
+    return np.where(self.decision_function(X) < 0, -1, 1)
