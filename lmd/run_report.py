@@ -181,6 +181,7 @@ h1, h2 { line-height: 1.2; break-after: avoid }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid #bbb }
 img { max-width: 100%; height: auto }
 figure { margin: 1.5rem 0; break-inside: avoid }
+figure img { width: 40rem }
 figcaption { font-size: .9rem; color: #444 }
 .table { overflow: auto; margin: 1rem 0 }
 table { border-collapse: collapse; font: .8rem/1.35 "DejaVu Sans", Verdana, sans-serif }
