@@ -317,7 +317,7 @@ def plot_maps(
     "Images with defects, the defects and their maps."
     rows, titles = [(m, k) for m in files for k in kinds], ['image', 'defect', *maps.values()]
     width = len(titles)
-    fig, axes = plt.subplots(len(rows), 2*width, figsize=(.53*2*width, 1.05*len(rows)), squeeze=False)
+    fig, axes = plt.subplots(len(rows), 2*width, figsize=(2*width, 1.05*len(rows)), squeeze=False)
     for line, (model, kind) in zip(axes, rows):
         examples = {what: a for what, a in read_npz(files[model]).items() if what.startswith(f'{kind} ')}
         for i, part in enumerate((line[:width], line[width:])):
