@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['schedules', 'Schedule', 'VPLinear', 'SubVP', 'VPCosine', 'VE', 'Discrete', 'schedule_from_dict', 'Denoiser',
-           'GaussianDenoiser', 'UNet', 'make_unet', 'new_checkpoint', 'save_checkpoint', 'schedule_from_diffusers',
-           'load_denoiser', 'checkpoint_fingerprint']
+           'GaussianDenoiser', 'UNet', 'make_unet', 'new_checkpoint', 'model_card', 'save_checkpoint',
+           'schedule_from_diffusers', 'load_denoiser', 'checkpoint_fingerprint']
 
 # %% ../nbs/08_diffusion.ipynb #imports
 import hashlib, json, math, os, shutil
@@ -18,6 +18,8 @@ from diffusers import DDPMScheduler, UNet2DModel
 from fastcore.basics import patch
 from safetensors import SafetensorError
 from torch import nn
+
+from .data import Images, registry
 
 # %% ../nbs/08_diffusion.ipynb #schedule
 class Schedule:
@@ -236,6 +238,26 @@ def new_checkpoint(
     yield new
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(new, folder)
+
+# %% ../nbs/08_diffusion.ipynb #model-card
+def model_card(
+    name: str, # of the checkpoint
+    summary: str, # a sentence: what the model is, and what it is for
+    images: Images, # what it was trained on
+    settings, # with `size` and `channels`
+    rows: dict, # heading -> text: network, training, loss, ...
+    pictures: dict|None=None # file -> caption
+) -> str: # README.md
+    "The card of a released model"
+    kind = 'gray' if settings.channels == 1 else 'colour'
+    licence = registry[images.name].licence if images.name in registry else 'your own'
+    first = (f'{len(images)} of `{images.name}` (md5 of the array {images.md5}), '
+             f'{settings.size} x {settings.size}, {kind}; the validation images were left out')
+    rows = {'training images': first, **rows, 'released as': 'half precision',
+            'licence': f'Apache-2.0 for the weights; data: {licence}'}
+    table = ''.join(f'| {heading} | {text} |\n' for heading, text in rows.items())
+    shown = ''.join(f'\n![{caption}]({file})\n' for file, caption in (pictures or {}).items())
+    return f'# {name}\n\n{summary}\n\n| | |\n|---|---|\n{table}{shown}'
 
 # %% ../nbs/08_diffusion.ipynb #save-diffusers-index
 def _save_diffusers_index(folder):

@@ -236,6 +236,7 @@ def prepare(self: FeatureDistance,
     if isinstance(self.features, nn.Module): self.features.to(x.device)
     return self._directions(x),
 
+# %% ../nbs/13_distance.ipynb #feature-distance-call
 @patch
 def __call__(self: FeatureDistance,
     prepared: tuple,      # what `prepare` returned for B originals
