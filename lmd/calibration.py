@@ -4,35 +4,39 @@
 
 # %% auto #0
 __all__ = ['BETS', 'conformal_p_values', 'flagged_rank', 'rate_interval', 'flag_threshold', 'repeated_splits',
-           'benjamini_hochberg', 'DriftAlarm', 'identify', 'CalibratedDetector', 'open_calibrated',
+           'benjamini_hochberg', 'DriftAlarm', 'identify', 'CalibratedDetector', 'open_calibrated', 'calibrate_scores',
            'calibrate_candidate', 'judged']
 
 # %% ../nbs/21_calibration.ipynb #imports
 import json, os
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from scipy.stats import betabinom
 
 from .random import Randomness
+from .files import read_metadata
 from .plots import check_scores
 from .diffusion import checkpoint_fingerprint
 from .evaluation import auc_interval, roc_auc
 from .scoring import AnySetting, make_setting
-from .combination import Combination, combination_from, load_plain, save_plain, standard_candidates
+from .combination import absolute_and_relative, Combination, combination_from, load_plain, measurements
+from .combination import save_plain, standard_candidates, ZScores
 
 # %% ../nbs/21_calibration.ipynb #p-values
 def conformal_p_values(
     calibration: 'np.ndarray', # (n,) scores of in-domain images that were used for nothing else
     scores: 'np.ndarray', # (m,) scores of new images
-    u: 'np.ndarray | None' = None, # (m,) uniform random numbers in (0, 1) that break ties; None counts ties against the image
+    u: 'np.ndarray | None' = None, # (m,) uniform in (0, 1), break ties; None counts ties against the image
 ) -> np.ndarray: # (m,) p-values in (0, 1], small = out-of-domain
-    "Share of in-domain images that score as high; raises ValueError on scores that `check_scores` refuses."
+    "Share of in-domain images that score as high; raises ValueError as `check_scores`"
     known, new = np.sort(check_scores(calibration, 'calibration scores')), check_scores(scores, 'scores')
-    n, left, right = len(known), np.searchsorted(known, new, 'left'), np.searchsorted(known, new, 'right')
+    n, (left, right) = len(known), (np.searchsorted(known, new, side) for side in ('left', 'right'))
     if u is None: return (1 + n - left) / (n + 1)
     return (n - right + check_scores(u, 'random numbers') * (1 + right - left)) / (n + 1)
 
@@ -41,10 +45,13 @@ def flagged_rank(
     n: int, # number of calibration images
     fpr: float, # false-positive rate, in (0, 1)
 ) -> int: # k: images that score higher than the k-th largest calibration score are flagged
-    "How deep into the calibration images the threshold lies; raises ValueError if there are too few of them to flag anything."
+    "How deep into the calibration images the threshold lies; raises ValueError if they cannot flag anything"
     if not 0 < fpr < 1: raise ValueError(f'a false-positive rate lies between 0 and 1, not {fpr}')
     k = int(np.floor((n + 1) * fpr + 1e-9))
-    if k < 1: raise ValueError(f'{n} calibration images cannot flag anything at a false-positive rate of {fpr}: at least {int(np.ceil(1 / fpr - 1e-9)) - 1} are needed')
+    if k < 1:
+        least = int(np.ceil(1 / fpr - 1e-9)) - 1
+        raise ValueError(f'{n} calibration images cannot flag anything at a false-positive rate of {fpr}: '
+                         f'at least {least} are needed')
     return k
 
 # %% ../nbs/21_calibration.ipynb #rate-interval
@@ -54,7 +61,7 @@ def rate_interval(
     fpr: float, # false-positive rate asked for, in (0, 1)
     level: float = .95, # probability of the interval
 ) -> 'tuple[float, float]': # lower and upper bound on the share that is flagged
-    "Where the share of flagged in-domain images lies with that probability, over calibration and test images; raises ValueError as `flagged_rank`."
+    "Where the share of flagged in-domain images lies with that probability; raises as `flagged_rank`"
     k = flagged_rank(n, fpr)
     law = betabinom(m, k, n + 1 - k)
     return law.ppf((1 - level) / 2) / m, law.ppf((1 + level) / 2) / m
@@ -64,7 +71,7 @@ def flag_threshold(
     calibration: 'np.ndarray', # (n,) scores of in-domain images that were used for nothing else
     fpr: float, # false-positive rate, in (0, 1)
 ) -> float: # tau: scores above it are flagged
-    "The threshold of a conformal p-value; raises ValueError as `flagged_rank`, or on scores that `check_scores` refuses."
+    "The threshold of a conformal p-value; raises ValueError as `flagged_rank` or `check_scores`"
     known = np.sort(check_scores(calibration, 'calibration scores'))
     return float(known[-flagged_rank(len(known), fpr)])
 
@@ -75,25 +82,28 @@ def repeated_splits(
     splits: int = 100, # how often
     share: float = .5, # of the images that calibrate, in (0, 1)
     seed: int = 0, # of the splits
-) -> pd.DataFrame: # one row a split: split, rate (share of the test images flagged), within (whether `rate_interval` holds it)
-    "False-positive rates over random splits of one set; raises ValueError as `flagged_rank`, or if a part is empty."
+) -> pd.DataFrame: # a row a split: split, rate (flagged test images), within (in `rate_interval` or not)
+    "False-positive rates over random splits of a set; raises on an empty part, or as `flagged_rank`"
     scores, rng = check_scores(scores, 'scores'), np.random.default_rng(seed)
     n = round(share * len(scores))
-    if not 0 < n < len(scores): raise ValueError(f'{len(scores)} images cannot be split with a share of {share}')
+    if not 0 < n < len(scores):
+        raise ValueError(f'{len(scores)} images cannot be split with a share of {share}')
     low, high = rate_interval(n, len(scores) - n, fpr)
     order = [rng.permutation(scores) for _ in range(splits)]
     rates = np.array([(conformal_p_values(o[:n], o[n:]) <= fpr).mean() for o in order])
-    return pd.DataFrame({'split': np.arange(splits), 'rate': rates, 'within': (low <= rates) & (rates <= high)})
+    within = (low <= rates) & (rates <= high)
+    return pd.DataFrame({'split': np.arange(splits), 'rate': rates, 'within': within})
 
 # %% ../nbs/21_calibration.ipynb #bh
 def benjamini_hochberg(
     p_values: 'np.ndarray', # (m,) p-values of a batch, without random tie-breaking
     fdr: float = .1, # share of false flags that is allowed, in (0, 1)
 ) -> np.ndarray: # (m,) bool: flagged
-    "Flags of a batch at a false discovery rate; raises ValueError on a rate or p-values outside (0, 1]."
+    "Flags of a batch at a false discovery rate; raises ValueError on a rate or p-values outside (0, 1]"
     p = check_scores(p_values, 'p-values')
     if not 0 < fdr < 1: raise ValueError(f'a false discovery rate lies between 0 and 1, not {fdr}')
-    if p.min() <= 0 or p.max() > 1: raise ValueError(f'p-values lie in (0, 1], these reach from {p.min()} to {p.max()}')
+    if p.min() <= 0 or p.max() > 1:
+        raise ValueError(f'p-values lie in (0, 1], these reach from {p.min()} to {p.max()}')
     order = np.sort(p)
     under = np.flatnonzero(order <= fdr * np.arange(1, len(p) + 1) / len(p))
     return p <= order[under[-1]] if under.size else np.zeros(len(p), bool)
@@ -102,44 +112,53 @@ def benjamini_hochberg(
 BETS = np.array([.1, .3, .5, .7, .9, 1.]) # exponents of the power bets; 1 is cash
 
 class DriftAlarm:
-    "A test martingale over a stream of scores: raises its alarm falsely with a probability of at most 1 / threshold, ever"
+    "A test martingale over a stream of scores; its alarm is false with a probability of at most 1/threshold"
     def __init__(self,
         calibration: 'np.ndarray', # (n,) scores of in-domain images that were used for nothing else
         threshold: float = 100., # capital at which the alarm is raised, above 1
         jump: float = .01, # share of every account that is spread anew before each image, in (0, 1)
         seed: int = 0, # of the tie-breaking
     ):
-        if not threshold > 1: raise ValueError(f'the threshold must be above 1, the capital at the start, not {threshold}')
+        "Raises ValueError on a threshold or jump out of range, and as `check_scores`"
+        if not threshold > 1:
+            raise ValueError(f'the threshold must be above 1, the capital at the start, not {threshold}')
         if not 0 < jump < 1: raise ValueError(f'jump must lie between 0 and 1, not {jump}')
-        self.pool, self.threshold, self.jump, self.seed = sorted(check_scores(calibration, 'calibration scores').tolist()), threshold, jump, seed
-        self.seen, self.accounts, self.log_capital, self.alarm = 0, np.full(len(BETS), 1 / len(BETS)), 0., None
+        self.threshold, self.jump, self.seed = threshold, jump, seed
+        self.pool = sorted(check_scores(calibration, 'calibration scores').tolist())
+        self.seen, self.log_capital, self.alarm = 0, 0., None
+        self.accounts = np.full(len(BETS), 1 / len(BETS))
 
-    def _p_value(self, score, u):
-        "Its rank among all images so far, which it then joins"
-        n, left, right = len(self.pool), bisect_left(self.pool, score), bisect_right(self.pool, score)
-        insort(self.pool, score)
-        return (n - right + u * (1 + right - left)) / (n + 1)
+# %% ../nbs/21_calibration.ipynb #drift-p-value
+@patch
+def _p_value(self: DriftAlarm, score, u):
+    "Its rank among all images so far, which it then joins"
+    n, left, right = len(self.pool), bisect_left(self.pool, score), bisect_right(self.pool, score)
+    insort(self.pool, score)
+    return (n - right + u * (1 + right - left)) / (n + 1)
 
-    def _bet(self, p):
-        "Spread, stake and settle; the accounts are kept as shares, so that nothing overflows"
-        stakes = (1 - self.jump) * self.accounts + self.jump / len(BETS)
-        settled = stakes * BETS * p**(BETS - 1)
-        self.accounts = settled / settled.sum()
-        self.log_capital += np.log(settled.sum())
+@patch
+def _bet(self: DriftAlarm, p):
+    "Spread, stake and settle; the accounts are kept as shares, so that nothing overflows"
+    stakes = (1 - self.jump) * self.accounts + self.jump / len(BETS)
+    settled = stakes * BETS * p**(BETS - 1)
+    self.accounts = settled / settled.sum()
+    self.log_capital += np.log(settled.sum())
 
-    def update(self,
-        scores: 'np.ndarray', # (m,) scores of the next images of the stream, in their order
-    ) -> np.ndarray: # (m,) logarithm to base 10 of the capital after each of them
-        "Go on with the stream; `alarm` is the position of the first image at which the capital reached the threshold, or None"
-        scores = check_scores(scores, 'scores')
-        place = torch.arange(self.seen, self.seen + len(scores))
-        u, capital = Randomness(self.seed, place, torch.zeros_like(place), stream=12).uniform(0).double().numpy(), []
-        for score, tie in zip(scores.tolist(), u):
-            self._bet(self._p_value(score, tie))
-            if self.alarm is None and self.log_capital >= np.log(self.threshold): self.alarm = self.seen
-            self.seen += 1
-            capital.append(self.log_capital / np.log(10))
-        return np.array(capital)
+# %% ../nbs/21_calibration.ipynb #drift-update
+@patch
+def update(self: DriftAlarm,
+    scores: 'np.ndarray', # (m,) scores of the next images of the stream, in their order
+) -> np.ndarray: # (m,) logarithm to base 10 of the capital after each of them
+    "Go on with the stream; `alarm` becomes the place of the image that raises it; raises as `check_scores`"
+    scores, capital = check_scores(scores, 'scores'), []
+    place = torch.arange(self.seen, self.seen + len(scores))
+    ties = Randomness(self.seed, place, torch.zeros_like(place), stream=12).uniform(0).double().numpy()
+    for score, u in zip(scores.tolist(), ties):
+        self._bet(self._p_value(score, u))
+        if self.alarm is None and self.log_capital >= np.log(self.threshold): self.alarm = self.seen
+        self.seen += 1
+        capital.append(self.log_capital / np.log(10))
+    return np.array(capital)
 
 # %% ../nbs/21_calibration.ipynb #identify
 def identify(
@@ -147,15 +166,8 @@ def identify(
     setting: AnySetting, # how it is used
 ) -> dict: # weights (md5), method, setting (without n)
     "What a calibration belongs to"
-    return json.loads(json.dumps({'weights': checkpoint_fingerprint(model), 'method': setting.method, 'setting': asdict(replace(setting, n=None))}))
-
-# %% ../nbs/21_calibration.ipynb #differences
-def _differences(saved, now, prefix=''):
-    "Texts that say where two nested dicts differ"
-    for key in sorted({*saved, *now}):
-        a, b = saved.get(key, 'nothing'), now.get(key, 'nothing')
-        if isinstance(a, dict) and isinstance(b, dict): yield from _differences(a, b, f'{prefix}{key} ')
-        elif a != b: yield f'{prefix}{key} was {a}, is {b}'
+    about = {'weights': checkpoint_fingerprint(model), 'method': setting.method}
+    return json.loads(json.dumps(about | {'setting': asdict(replace(setting, n=None))}))
 
 # %% ../nbs/21_calibration.ipynb #detector
 class CalibratedDetector:
@@ -165,80 +177,111 @@ class CalibratedDetector:
         combination: Combination, # of its distances
         identity: dict, # of `identify`
         seed: int = 0, # of the split and of the tie-breaking
-    ): self.detector, self.combination, self.identity, self.seed, self.calibration = detector, combination, identity, seed, None
+    ):
+        self.detector, self.combination, self.identity, self.seed = detector, combination, identity, seed
+        self.calibration = None
 
-    def calibrate(self,
-        images: torch.Tensor, # (N, C, S, S) in [-1, 1]: in-domain images the model was not trained on
-        fit_share: float = .5, # of the images that fit the combination, in [0, 1); 0 = it is fitted, on other images
-    ) -> 'CalibratedDetector': # itself
-        "Fit the combination and calibrate, on different images; raises ValueError where one of them gets too few"
-        return self.calibrate_measured(self.detector.measure(images, 2**40 + torch.arange(len(images))), fit_share)
-
-    def calibrate_measured(self,
-        measured: dict, # distances of in-domain images: name -> (N, attempts) array, from `measure` or a score file
-        fit_share: float = .5, # as in `calibrate`
-    ) -> 'CalibratedDetector': # itself
-        "Calibrate on distances that are known already"
-        if not 0 <= fit_share < 1: raise ValueError(f'fit_share must lie in [0, 1), not {fit_share}')
-        N = len(next(iter(measured.values())))
-        fit, rest = np.split(np.random.default_rng(self.seed).permutation(N), [round(fit_share * N)])
-        if not len(rest): raise ValueError(f'{N} images leave none to calibrate with')
-        if fit_share: self.combination.fit({name: d[fit] for name, d in measured.items()})
-        self.calibration = np.sort(self.combination.score({name: d[rest] for name, d in measured.items()}))
-        return self
-
-    def calibration_scores(self) -> np.ndarray: # (n,) of the in-domain images that it was calibrated on, ascending
+    def calibration_scores(self) -> np.ndarray: # (n,) of the images that it was calibrated on, ascending
         "The calibration; raises ValueError before `calibrate`"
-        if self.calibration is None: raise ValueError('this detector is not calibrated: call calibrate with in-domain images')
+        if self.calibration is None:
+            raise ValueError('this detector is not calibrated: call calibrate with in-domain images')
         return self.calibration
 
-    def score(self,
-        images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-        index: torch.Tensor | None = None, # (N,) their indices in the full set; None = 0 ... N-1
-    ) -> np.ndarray: # (N,) out-of-distribution scores, higher = more out-of-domain
-        "One out-of-distribution score per image"
-        return self.combination.score(self.detector.measure(images, index))
+# %% ../nbs/21_calibration.ipynb #calibrate-measured
+@patch
+def calibrate_measured(self: CalibratedDetector,
+    measured: dict, # distances of in-domain images: name -> (N, r) array, from `measure` or a score file
+    fit_share: float = .5, # of the images that fit the combination, in [0, 1); 0 = it is fitted already
+) -> CalibratedDetector: # itself
+    "Fit and calibrate on distances, on different images; raises ValueError where one of them gets too few"
+    if not 0 <= fit_share < 1: raise ValueError(f'fit_share must lie in [0, 1), not {fit_share}')
+    N = len(next(iter(measured.values())))
+    fit, rest = np.split(np.random.default_rng(self.seed).permutation(N), [round(fit_share * N)])
+    if not len(rest): raise ValueError(f'{N} images leave none to calibrate with')
+    if fit_share: self.combination.fit({name: d[fit] for name, d in measured.items()})
+    self.calibration = np.sort(self.combination.score({name: d[rest] for name, d in measured.items()}))
+    return self
 
-    def p_values(self,
-        images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-        index: torch.Tensor | None = None, # (N,) their indices in the full set; None = 0 ... N-1
-        randomised: bool = False, # break ties by a random number that belongs to the image (stream 11): exactly uniform in-domain
-    ) -> np.ndarray: # (N,) in (0, 1], small = out-of-domain
-        "How rarely an in-domain image scores as high; raises ValueError before `calibrate`"
-        calibration, index = self.calibration_scores(), torch.arange(len(images)) if index is None else torch.as_tensor(index)
-        u = Randomness(self.seed, index, torch.zeros_like(index), stream=11).uniform(0).double().numpy() if randomised else None
-        return conformal_p_values(calibration, self.score(images, index), u)
+# %% ../nbs/21_calibration.ipynb #calibrate
+@patch
+def calibrate(self: CalibratedDetector,
+    images: torch.Tensor, # (N, C, S, S) in [-1, 1]: in-domain images the model was not trained on
+    fit_share: float = .5, # as in `calibrate_measured`
+) -> CalibratedDetector: # itself
+    "Fit the combination and calibrate, on different images; raises ValueError as `calibrate_measured`"
+    measured = self.detector.measure(images, 2**40 + torch.arange(len(images)))
+    return self.calibrate_measured(measured, fit_share)
 
-    def predict(self,
-        images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-        fpr: float = .05, # share of in-domain images that may be flagged, in (0, 1)
-        index: torch.Tensor | None = None, # (N,) their indices in the full set; None = 0 ... N-1
-    ) -> np.ndarray: # (N,) bool: flagged as out-of-domain
-        "Flag images; raises ValueError before `calibrate`, or as `flagged_rank`"
-        flagged_rank(len(self.calibration_scores()), fpr)
-        return self.p_values(images, index) <= fpr
+# %% ../nbs/21_calibration.ipynb #score
+@patch
+def score(self: CalibratedDetector,
+    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
+    index: torch.Tensor | None = None, # (N,) their indices in the full set; None = 0 ... N-1
+) -> np.ndarray: # (N,) out-of-distribution scores, higher = more out-of-domain
+    "One out-of-distribution score per image"
+    return self.combination.score(self.detector.measure(images, index))
 
-    def save(self,
-        path: str | os.PathLike, # where to, without suffix
-    ):
-        "Write `path`.json and `path`.safetensors"
-        about, arrays = self.combination.state()
-        save_plain(path, {'identity': self.identity, 'seed': self.seed, 'combination': about}, {**arrays, 'calibration': self.calibration_scores()})
+# %% ../nbs/21_calibration.ipynb #p-values-of-images
+@patch
+def p_values(self: CalibratedDetector,
+    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
+    index: torch.Tensor | None = None, # (N,) their indices in the full set; None = 0 ... N-1
+    randomised: bool = False, # break ties by a number of the image (stream 11): exactly uniform in-domain
+) -> np.ndarray: # (N,) in (0, 1], small = out-of-domain
+    "How rarely an in-domain image scores as high; raises ValueError before `calibrate`"
+    calibration, u = self.calibration_scores(), None
+    index = torch.arange(len(images)) if index is None else torch.as_tensor(index)
+    if randomised:
+        u = Randomness(self.seed, index, torch.zeros_like(index), stream=11).uniform(0).double().numpy()
+    return conformal_p_values(calibration, self.score(images, index), u)
 
-    @classmethod
-    def load(cls,
-        path: str | os.PathLike, # as given to `save`
-        detector, # as it was calibrated
-        identity: dict, # of `identify`, for this detector
-    ) -> 'CalibratedDetector': # calibrated
-        "Read a calibration; raises ValueError if it belongs to another model or setting, saying what differs, and as `load_plain`"
-        about, arrays = load_plain(path)
-        if missing := {'identity', 'seed', 'combination'} - set(about) | {'calibration'} - set(arrays): raise ValueError(f'{path} is not a calibrated detector: it lacks {", ".join(sorted(missing))}')
-        different = list(_differences(about['identity'], identity))
-        if different: raise ValueError(f'{path} was calibrated for another detector: {"; ".join(different)}. Calibrate this one')
-        made = cls(detector, combination_from(about['combination'], arrays), identity, about['seed'])
-        made.calibration = arrays['calibration']
-        return made
+# %% ../nbs/21_calibration.ipynb #predict
+@patch
+def predict(self: CalibratedDetector,
+    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
+    fpr: float = .05, # share of in-domain images that may be flagged, in (0, 1)
+    index: torch.Tensor | None = None, # (N,) their indices in the full set; None = 0 ... N-1
+) -> np.ndarray: # (N,) bool: flagged as out-of-domain
+    "Flag images; raises ValueError before `calibrate`, or as `flagged_rank`"
+    flagged_rank(len(self.calibration_scores()), fpr)
+    return self.p_values(images, index) <= fpr
+
+# %% ../nbs/21_calibration.ipynb #save
+@patch
+def save(self: CalibratedDetector,
+    path: str | os.PathLike, # where to, without suffix
+):
+    "Write `path`.json and `path`.safetensors; raises ValueError before `calibrate`"
+    about, arrays = self.combination.state()
+    about = {'identity': self.identity, 'seed': self.seed, 'combination': about}
+    save_plain(path, about, {**arrays, 'calibration': self.calibration_scores()})
+
+# %% ../nbs/21_calibration.ipynb #differences
+def _differences(saved, now, prefix=''):
+    "Texts that say where two nested dicts differ"
+    for key in sorted({*saved, *now}):
+        a, b = saved.get(key, 'nothing'), now.get(key, 'nothing')
+        if isinstance(a, dict) and isinstance(b, dict): yield from _differences(a, b, f'{prefix}{key} ')
+        elif a != b: yield f'{prefix}{key} was {a}, is {b}'
+
+# %% ../nbs/21_calibration.ipynb #load
+@patch(cls_method=True)
+def load(cls: CalibratedDetector,
+    path: str | os.PathLike, # as given to `save`
+    detector, # as it was calibrated
+    identity: dict, # of `identify`, for this detector
+) -> CalibratedDetector: # calibrated
+    "Read a calibration; raises ValueError if it belongs to another model or setting, and as `load_plain`"
+    about, arrays = load_plain(path)
+    missing = {'identity', 'seed', 'combination'} - set(about) | {'calibration'} - set(arrays)
+    if missing:
+        raise ValueError(f'{path} is not a calibrated detector: it lacks {", ".join(sorted(missing))}')
+    if different := list(_differences(about['identity'], identity)):
+        raise ValueError(f'{path} was calibrated for another detector: {"; ".join(different)}. '
+                         'Calibrate this one')
+    made = cls(detector, combination_from(about['combination'], arrays), identity, about['seed'])
+    made.calibration = arrays['calibration']
+    return made
 
 # %% ../nbs/21_calibration.ipynb #open-calibrated
 def open_calibrated(
@@ -248,17 +291,37 @@ def open_calibrated(
     batch: int = 250, # (image, attempt) pairs per network evaluation
     root: str | os.PathLike = 'data', # where a method that is fitted finds the in-domain images
 ) -> CalibratedDetector: # calibrated, with the setting that was saved
-    "A saved detector, ready for images; raises ValueError if the model is another one, and as `CalibratedDetector.load`."
+    "A saved detector, ready for images; raises ValueError if the model is another one, and as its `load`"
     identity = load_plain(path)[0].get('identity', {})
     setting = make_setting({'method': identity.get('method'), **identity.get('setting', {})})
-    return CalibratedDetector.load(path, setting.detector(model, device, batch, root), identify(model, setting))
+    detector = setting.detector(model, device, batch, root)
+    return CalibratedDetector.load(path, detector, identify(model, setting))
+
+# %% ../nbs/21_calibration.ipynb #calibrate-scores
+def calibrate_scores(
+    scores: str|Path, # score file of in-domain images that its model was not trained on
+    out: str|Path, # the calibration to write: `out`.json and `out`.safetensors
+    quantities: tuple=(), # what is combined, see `ZScores`; () = all distances, absolute and relative
+    seed: int=0, # of which half fits and which calibrates
+) -> CalibratedDetector: # calibrated, without a network
+    "Calibrate on a score file; raises ValueError on a checkpoint's folder, or as `calibrate_measured`"
+    if any((Path(out).parent/name).exists() for name in ('lmd.json', 'unet', 'config.json')):
+        raise ValueError(f'{out} lies in the folder of a checkpoint, whose files are its identity: '
+                         'choose another place')
+    about, (measured, _) = read_metadata(scores), measurements(pd.read_parquet(scores))
+    quantities = quantities or tuple(sum(absolute_and_relative(list(measured)), []))
+    identity = {key: about[key] for key in ('weights', 'method', 'setting')}
+    identity['setting'] = identity['setting'] | {'n': None}
+    detector = CalibratedDetector(None, ZScores(quantities), identity, seed).calibrate_measured(measured)
+    detector.save(out)
+    return detector
 
 # %% ../nbs/21_calibration.ipynb #calibrate-candidate
 def calibrate_candidate(
     name: str, # of `standard_candidates`
     val: dict, # distances of in-domain validation images: name -> (N, r) array
 ) -> CalibratedDetector: # half of them fitted it, the other half calibrated it
-    "A combination by its name, calibrated on distances that are known already; raises KeyError if it needs others."
+    "A combination by its name, calibrated on distances that are known; raises KeyError if it needs others"
     return CalibratedDetector(None, standard_candidates(list(val))[name], {}).calibrate_measured(val)
 
 # %% ../nbs/21_calibration.ipynb #judged
@@ -267,10 +330,11 @@ def judged(
     inside: dict, # distances of in-domain test images: name -> (N, r) array
     outside: dict, # distances of out-of-domain images
     fpr: float = .05, # false-positive rate asked for
-) -> dict: # auc, low, high (95 %); flagged, flagged_low, flagged_high (share of in-domain images, and where it should lie), found (share of out-of-domain images)
-    "A pair of sets before a calibrated detector; raises ValueError before `calibrate`, or as `flagged_rank`."
+) -> dict: # auc, low, high; flagged (in-domain), flagged_low, flagged_high (expected); found (out-of-domain)
+    "A pair of sets before a calibrated detector; raises ValueError before `calibrate`, or as `flagged_rank`"
     x, y = calibrated.combination.score(inside), calibrated.combination.score(outside)
     known = calibrated.calibration_scores()
-    shares = [(conformal_p_values(known, s) <= fpr).mean() for s in (x, y)]
-    bounds = rate_interval(len(known), len(x), fpr)
-    return dict(zip(('auc', 'low', 'high', 'flagged', 'flagged_low', 'flagged_high', 'found'), (roc_auc(x, y), *auc_interval(x, y), shares[0], *bounds, shares[1])))
+    flagged, found = ((conformal_p_values(known, s) <= fpr).mean() for s in (x, y))
+    (low, high), (least, most) = auc_interval(x, y), rate_interval(len(known), len(x), fpr)
+    return {'auc': roc_auc(x, y), 'low': low, 'high': high, 'flagged': flagged, 'flagged_low': least,
+            'flagged_high': most, 'found': found}
