@@ -143,7 +143,7 @@ def weights():
 @main.command('train')
 @click.argument('source')
 @click.option('--kind', type=click.Choice(['denoiser', 'vae', 'repairer', 'classifier']),
-              help="What is trained. [default: the kind of the entry, or else denoiser]")
+              help='What is trained. [default: the kind of the entry, or else denoiser]')
 @click.option('--config', help='Entry under `train` in the parameter file. [default: SOURCE]')
 @click.option('--out', required=True, help='Checkpoint folder to write: checkpoints/NAME.')
 @click.option('--run', 'run_folder', help='Where the state of the run is kept. [default: runs/NAME]')
@@ -155,6 +155,8 @@ def train_command(source, kind, config, out, run_folder, params, root, device):
     from lmd.data import load
     from lmd.scoring import load_params
     settings = load_params('train', config or source, params, kind)
+    if not hasattr(settings, 'release'):
+        raise ValueError(f'{config or source} is no network of its own: lmd study outlier-aware trains it')
     images, val = (load(source, split, root=root) for split in ('train', 'val'))
     click.echo(f'{len(images)} images, {settings.steps} steps of {settings.batch}', err=True)
     run = settings.train(images, val, run_folder or f'runs/{Path(out).name}', device=device)

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from .cli import shared_options
+from .cli import exit_if_skipped, shared_options
 
 # %% ../nbs/29_cli_pictures.ipynb #detect-options
 def _detect_options(command):
@@ -65,7 +65,6 @@ def reconstruct_command(sources, model, setting, out, erosions, n, split, params
                         skip_unreadable):
     """Write originals, masks, reconstructions and distances of a few images; of sample repairing, eroded and
     repaired images. A SOURCE is SET, SET:SPLIT or SET:SPLIT:OUTLIERS, or the path of a folder or picture."""
-    from lmd.cli import exit_if_skipped
     from lmd.maps import reconstruct_sets
     from lmd.scoring import load_params
     settings = load_params('settings', setting, params)

@@ -18,10 +18,30 @@ from lmd.data import load
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)      # the networks here are too small for more
 
+TINY = dict(size=16, width=[16, 16], steps=300, batch=32, warmup=20, dtype="no")
+QUICK = dict(steps=2, attempts=2, dtype="float32", distances=["ssim", "mse"])
 SETTINGS = {
-    "quick": dict(steps=2, attempts=2, dtype="float32", distances=["ssim", "mse"]),
-    "other": dict(steps=3, attempts=2, dtype="float32", distances=["ssim", "mse"]),
-    "longer": dict(steps=4, attempts=4, dtype="float32", distances=["ssim", "mse"]),
+    "quick": QUICK,
+    "other": QUICK | dict(steps=3),
+    "longer": QUICK | dict(steps=4, attempts=4),
+    "half": dict(steps=2, attempts=2, distances=["ssim", "mse"]),                 # in bfloat16
+    "klip": dict(method="klip", steps=6, start=3.0, chains=2),
+    "repairing": dict(method="repairing", erosions=["downsample-2", "identity"], distances=["mse"],
+                      dtype="float32"),
+}
+
+# one of each kind
+TRAININGS = {
+    "tiny": TINY,
+    "short": TINY | dict(steps=20, warmup=5),
+    "digits-vae": dict(kind="vae", size=16, steps=5, batch=16),
+    "digits-repair": dict(kind="repairer", size=16, width=[8, 8, 8], code=2, steps=5, batch=16, lpips=0),
+    "digits-teacher": dict(kind="classifier", network="vit", size=16, width=32, layers=1, optimizer="adamw",
+                           lr=.001, steps=10, batch=16),
+    "digits-latent": dict(kind="latent", size=16, vae_width=[8, 8], vae_steps=5, unet_width=[16, 16], steps=5,
+                          batch=16),
+    "digits-outliers": dict(kind="outliers", k=5, boundary=4, candidates=20, latents=20, steps=2, draws=100),
+    "digits-student": dict(kind="student", size=16, width=16, stem=1, steps=5, batch=16),
 }
 
 # settings that cannot be scored, and what the message must say
@@ -44,11 +64,12 @@ BAD_SETTINGS = {
     "no-distance": (dict(distances=[]), "distance"),
 }
 
-# trainings that cannot be done
+# trainings that cannot be done, and what the message must say
 BAD_TRAININGS = {
     "typo": (dict(stepz=3), "unknown setting stepz"),
     "odd-size": (dict(size=18), "18 is not divisible by"),
     "unknown-schedule": (dict(schedule=dict(name="linear")), "unknown schedule 'linear'"),
+    "unknown-kind": (dict(kind="transformer"), "transformer"),
 }
 
 
@@ -56,25 +77,37 @@ BAD_TRAININGS = {
 def place(tmp_path_factory):
     "A folder to work in: generated sets, pictures and a parameter file"
     place = tmp_path_factory.mktemp("place")
-    tiny = dict(size=16, width=[16, 16], steps=300, batch=32, warmup=20, dtype="no")
-    params = dict(
-        train=dict(tiny=tiny, short=tiny | dict(steps=20, warmup=5)) | {name: tiny | bad for name, (bad, _) in BAD_TRAININGS.items()},
-        settings=SETTINGS | {name: bad if bad is None else SETTINGS["quick"] | bad for name, (bad, _) in BAD_SETTINGS.items()})
+    trainings = TRAININGS | {name: TINY | bad for name, (bad, _) in BAD_TRAININGS.items()}
+    settings = SETTINGS | {name: bad and QUICK | bad for name, (bad, _) in BAD_SETTINGS.items()}
+    params = dict(train=trainings, settings=settings)
     (place / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    assert CliRunner().invoke(main, ["data", "fetch", "digits", "letters", "--root", f"{place}/data"]).exit_code == 0
-    for folder, n in dict(pictures=4, many=1100).items():     # 1 100 pictures are three shards
-        (place / folder).mkdir()
-        digits = load("digits", "train", root=place / "data")
-        for i in range(n): Image.fromarray(digits[i]).save(place / folder / f"{i:04}.png")
+    fetched = CliRunner().invoke(main, ["data", "fetch", "digits", "letters", "--root", f"{place}/data"])
+    assert fetched.exit_code == 0, fetched.output
+    assert fetched.output.split() == [f"{place}/data/{name}" for name in ("digits", "letters")]
+    save_pictures(place, "pictures", 4)
     return place
+
+
+def save_pictures(place, folder, n):
+    "The first training digits as pictures in a folder of their own"
+    (place / folder).mkdir()
+    digits = load("digits", "train", root=place / "data")
+    for i in range(n): Image.fromarray(digits[i]).save(place / folder / f"{i:04}.png")
+
+
+@pytest.fixture(scope="session")
+def many(place):
+    "A folder of 1 100 pictures, which are three shards"
+    save_pictures(place, "many", 1100)
+    return "./many"
 
 
 @pytest.fixture
 def lmd(place, monkeypatch):
     "Run a command in this process; where a user would see a traceback, so does pytest"
     monkeypatch.chdir(place)
-    def run(*args, code=0):
-        got = CliRunner().invoke(main, [str(a) for a in args], catch_exceptions=False)
+    def run(*args, code=0, stdin=None):
+        got = CliRunner().invoke(main, [str(a) for a in args], input=stdin, catch_exceptions=False)
         assert got.exit_code == code, got.output
         return got
     return run
@@ -86,8 +119,9 @@ def process(place):
     started = []
     def start(*args):
         command = [str(Path(sys.executable).with_name("lmd")), *map(str, args)]
-        started.append(subprocess.Popen(command, cwd=place, env=os.environ | {"OMP_NUM_THREADS": "1"},
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        started.append(subprocess.Popen(command, cwd=place, env=environment, text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         return started[-1]
     yield start
     for p in started:
@@ -95,15 +129,45 @@ def process(place):
         p.communicate()
 
 
+def train(place, name, out):
+    "Train an entry on the digits, once a session"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        args = ["train", "digits", "--config", name, "--out", f"checkpoints/{out}", "--device", "cpu"]
+        got = CliRunner().invoke(main, args, catch_exceptions=False)
+    assert got.exit_code == 0, got.output
+    assert f"checkpoints/{out}: loss" in got.stdout
+    return Path(f"checkpoints/{out}")
+
+
 @pytest.fixture(scope="session")
 def model(place):
     "A network of 70 thousand parameters that has seen digits for some seconds"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        args = ["train", "digits", "--config", "tiny", "--out", "checkpoints/tiny", "--device", "cpu"]
-        got = CliRunner().invoke(main, args, catch_exceptions=False)
-    assert got.exit_code == 0, got.output
-    return Path("checkpoints/tiny")
+    return train(place, "tiny", "tiny")
+
+
+@pytest.fixture(scope="session")
+def repairer(place):
+    "A network that repairs digits, badly"
+    return train(place, "digits-repair", "digits-repair")
+
+
+QUICKLY = "--setting", "quick", "--device", "cpu"
+
+
+@pytest.fixture
+def scored(lmd, place, model):
+    "Score files of two sets, in the folder of their model and setting"
+    folder = Path("scores/tiny/quick")
+    if not folder.exists(): lmd("score", "digits", "letters", "--model", model, *QUICKLY, "--out", folder)
+    return str(folder / "digits.parquet"), str(folder / "letters.parquet")
+
+
+def message(got):
+    "The message of a failed command: one line, and the last one"
+    errors = [line for line in got.stderr.splitlines() if line.startswith("Error: ")]
+    assert errors == got.stderr.splitlines()[-1:], got.stderr
+    return errors[0]
 
 
 def wait_for(condition, process, seconds=120):

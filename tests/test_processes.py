@@ -13,8 +13,10 @@ import pytest
 from conftest import wait_for
 from lmd.files import read_metadata, write_table
 
-pytestmark = pytest.mark.xdist_group("processes")      # more of them at a time than there are cores, else
+# in one group, so that there are no more processes at a time than cores
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 WHAT = "score", "./many", "--setting", "longer", "--device", "cpu", "--out"
+ALONE = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
@@ -24,8 +26,9 @@ def several(place):
     def start(processes, *args):
         command = [str(Path(sys.executable).with_name(p)) for p in ("torchrun", "lmd")]
         command[1:1] = ["--standalone", "--nproc-per-node", str(processes), "--no-python"]
-        started.append(subprocess.Popen([*command, *map(str, args)], cwd=place, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True))
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen([*command, *map(str, args)], cwd=place, text=True, env=ALONE,
+                                        stdout=pipe, stderr=pipe, start_new_session=True))
         return started[-1]
     yield start
     for p in started:
@@ -34,10 +37,10 @@ def several(place):
 
 
 @pytest.fixture(scope="module")
-def whole(place, model):
+def whole(place, many, model):
     "The scores of one process"
     command = [str(Path(sys.executable).with_name("lmd")), *WHAT, "alone.parquet", "--model", str(model)]
-    subprocess.run(command, cwd=place, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    subprocess.run(command, cwd=place, check=True, capture_output=True, env=ALONE)
     return pd.read_parquet(place / "alone.parquet")
 
 
@@ -61,7 +64,7 @@ def test_the_work_of_a_dead_worker_is_taken_up(several, whole, place, model):
     shard = min(place.glob(".shards/*/*.parquet"))
     frame, about = pd.read_parquet(shard), read_metadata(shard)
     row = (whole["image"] == frame.loc[0, "image"]) & (whole["attempt"] == 0)
-    true, frame.loc[0, "mse"] = frame.loc[0, "mse"], 123     # to see that the shard is read and not made again
+    true, frame.loc[0, "mse"] = frame.loc[0, "mse"], 123    # to see that the shard is read and not made again
     write_table(frame, shard, **about)
     again = several(2, *WHAT, "dead.parquet", "--model", model)
     assert again.wait(300) == 0, again.communicate()
@@ -75,7 +78,9 @@ def test_two_processes_train_the_model_of_one(several, place):
     "The same images, times and noise in each step, shared out between the processes"
     losses = []
     for processes in (1, 2):
-        run = several(processes, "train", "digits", "--config", "short", "--device", "cpu", "--out", f"trained/by{processes}")
+        out = f"trained/by{processes}"
+        run = several(processes, "train", "digits", "--config", "short", "--device", "cpu", "--out", out)
         assert run.wait(300) == 0, run.communicate()
-        losses.append([json.loads((place / f"trained/by{processes}/lmd.json").read_text())[k] for k in ("loss", "val_loss")])
+        about = json.loads((place / out / "lmd.json").read_text())
+        losses.append([about[k] for k in ("loss", "val_loss")])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)

@@ -6,6 +6,7 @@ import pytest
 from lmd.study.benchmark import score_generated
 
 FEW, MANY = 20_000, 200_000
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -22,5 +23,6 @@ def test_every_image_is_scored(costs, n):
 
 
 def test_memory_is_that_of_few_images(costs):
-    "180 000 images more may add 30 MiB: their 11 MiB on disk, which are mapped, indices, and what a second run of the same differs by"
+    """180 000 images more may add 30 MiB: their 11 MiB on disk, which are mapped, indices, and what a second
+    run of the same differs by"""
     assert abs(costs[MANY]["MiB"] - costs[FEW]["MiB"]) < 30

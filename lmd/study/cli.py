@@ -199,7 +199,7 @@ def outlier_aware_command(source, outside, out, config, student, latent, params,
 @click.option('--rounds', default=9, type=click.IntRange(1), help='How often each contestant is timed.')
 @click.option('--part', default=10, type=click.IntRange(5),
               help="Steps of the paper's loop that are timed, of 1000; of RePaint's four times as many.")
-@click.option('--out', default='reports/benchmark', help='Where the tables go, without suffix.')
+@click.option('--out', default='scores/mnist/benchmark', help='Folder of table.csv and machine.csv.')
 @shared_options('params', 'root', 'device')
 def bench_command(model, source, images, batch, rounds, part, out, params, root, device):
     "Time this package beside its network alone, the paper's loop and diffusers' RePaint."
@@ -209,7 +209,7 @@ def bench_command(model, source, images, batch, rounds, part, out, params, root,
 # %% ../../nbs/study/14_cli.ipynb #million
 @study.command('million')
 @click.option('-n', 'images', default=1_000_000, type=click.IntRange(10), help='Images.')
-@click.option('--out', default='reports/benchmark-million', help='Where the table goes, without suffix.')
+@click.option('--out', default='scores/mnist/million', help='Folder of table.csv.')
 def million_command(images, out):
     "Score generated images with a tiny network, and a tenth of them: time and peak memory."
     from lmd.study.benchmark import run_million
@@ -220,12 +220,13 @@ def million_command(images, out):
 @click.argument('names', nargs=-1, required=True)
 @click.option('--set', 'given', multiple=True, metavar='KEY=VALUE',
               help='A parameter in the place of that in the file, in YAML; may be given several times.')
+@click.option('--reports', default='reports', help='Folder that gets a folder a page.')
 @shared_options('params')
-def page_command(names, given, params):
-    "Run the notebooks NAMES of nbs/paper into reports/NAME."
+def page_command(names, given, reports, params):
+    "Run the notebooks NAMES of nbs/paper, each into a folder of its name."
     import yaml
     from lmd.study.pages import run_page
     if wrong := [text for text in given if '=' not in text]:
         raise click.UsageError(f"--set takes KEY=VALUE, not {', '.join(wrong)}")
     values = {key: yaml.safe_load(value) for key, value in (text.split('=', 1) for text in given)}
-    for name in names: click.echo(run_page(name, values, params))
+    for name in names: click.echo(run_page(name, values, params, reports=reports))
