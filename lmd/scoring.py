@@ -8,10 +8,11 @@ __all__ = ['methods', 'trainings', 'from_entry', 'AnySetting', 'Setting', 'make_
            'image_batches', 'merge_shards', 'about_machine', 'score_metadata', 'score_set', 'is_scored']
 
 # %% ../nbs/18_scoring.ipynb #imports
-import hashlib, importlib, json, platform, time
+import hashlib, json, platform, time
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ _kinds = {int: (int, 'a whole number'), float: (float | int, 'a number'), str: (
 def from_entry(
     cls: type, # a dataclass whose fields have plain types
     entry: dict, # field -> value, as read from params.yaml
-): # an object of the class; lists become tuples where the class says so
+): # an object of the class; lists become tuples, and whole numbers floats, where the class says so
     "Make settings of an entry of params.yaml; raises ValueError that names the key and what it should be"
     known = {f.name: f.type for f in fields(cls)}
     if not isinstance(entry, dict): raise ValueError(f"an entry must be a mapping of settings, not {entry!r}")
@@ -51,7 +52,8 @@ def from_entry(
         kind, words = _kinds[known[key]]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{key} must be {words}, not {value!r}")
-    return cls(**{k: tuple(v) if known[k] is tuple else v for k, v in entry.items()})
+    made = {tuple: tuple, float: float}
+    return cls(**{key: made.get(known[key], lambda v: v)(value) for key, value in entry.items()})
 
 # %% ../nbs/18_scoring.ipynb #any-setting
 _dtypes = {'bf16': torch.bfloat16, 'fp16': torch.float16, 'float32': None} # of the network, by autocast
@@ -130,10 +132,6 @@ trainings = {  # kind of a training -> where the class of its settings is
     'latent': 'lmd.methods.latents:LatentSettings', 'outliers': 'lmd.methods.outlier_aware:OutlierSettings',
     'student': 'lmd.methods.outlier_aware:StudentSettings'}
 
-def _class_at(place): # 'module:name'
-    module, name = place.split(':')
-    return getattr(importlib.import_module(module), name)
-
 # %% ../nbs/18_scoring.ipynb #make-setting
 def _without(entry, key, default):
     "A key's value, and the entry without it; raises ValueError where the entry is no mapping"
@@ -146,7 +144,7 @@ def make_setting(
     "The setting that an entry describes; raises ValueError on an unknown method, and as `from_entry`"
     method, entry = _without(entry, 'method', 'lmd')
     if method not in methods: raise ValueError(f"unknown method {method!r}; there are {', '.join(methods)}")
-    return from_entry(_class_at(methods[method]), entry)
+    return from_entry(resolve_name(methods[method]), entry)
 
 # %% ../nbs/18_scoring.ipynb #make-training
 def make_training(
@@ -157,7 +155,7 @@ def make_training(
     own, entry = _without(entry, 'kind', 'denoiser')
     if own not in trainings: raise ValueError(f"unknown kind {own!r}; there are {', '.join(trainings)}")
     if kind not in (None, own): raise ValueError(f"the entry is a training of the kind {own}, not {kind}")
-    return from_entry(_class_at(trainings[own]), entry)
+    return from_entry(resolve_name(trainings[own]), entry)
 
 # %% ../nbs/18_scoring.ipynb #read-section
 def _read_section(path, section):
@@ -189,15 +187,18 @@ def load_params(
     except ValueError as e: raise ValueError(f"{path}, {section}, {name}: {e}") from None
 
 # %% ../nbs/18_scoring.ipynb #fingerprint
+def _identity(model, images, setting):
+    return dict(weights=checkpoint_fingerprint(model), data=images.md5, split=images.split,
+                method=setting.method, setting=asdict(replace(setting, n=None)))
+
 def run_fingerprint(
     model: str|Path, # checkpoint folder
     images: Images, # what is scored
     setting: AnySetting, # how
 ) -> str: # 16 hexadecimal digits
     "Identity of a scoring run: weights, images and setting (without n)"
-    what = dict(weights=checkpoint_fingerprint(model), data=images.md5, split=images.split,
-                method=setting.method, setting=asdict(replace(setting, n=None)))
-    return hashlib.md5(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    text = json.dumps(_identity(model, images, setting), sort_keys=True)
+    return hashlib.md5(text.encode()).hexdigest()[:16]
 
 # %% ../nbs/18_scoring.ipynb #in-domain
 def in_domain_images(
@@ -341,10 +342,10 @@ def score_metadata(
     "What a score file says of its origin; for a folder of pictures also their paths"
     paths = images.array.paths if isinstance(images.array, Pictures) else []
     pictures = {'pictures': [str(path) for path in paths]} if paths else {}
-    return dict(method=setting.method, **pictures, source=images.name, split=images.split,
-                n=len(setting.indices(images)), model=Path(model).name, setting=asdict(setting),
-                fingerprint=run_fingerprint(model, images, setting), weights=checkpoint_fingerprint(model),
-                data=images.md5, machine=about_machine())
+    about = dict(source=images.name, n=len(setting.indices(images)), model=Path(model).name,
+                 setting=asdict(setting), fingerprint=run_fingerprint(model, images, setting),
+                 machine=about_machine())
+    return _identity(model, images, setting) | pictures | about
 
 # %% ../nbs/18_scoring.ipynb #score-set
 def score_set(
@@ -390,7 +391,8 @@ def is_scored(
     setting: AnySetting, # how
 ) -> bool: # whether the file is what `score_set` would write
     "Whether a complete score file of this very run is there"
-    try: about = read_metadata(path)
-    except (ValueError, OSError): return False
-    n, identity = len(setting.indices(images)), run_fingerprint(model, images, setting)
-    return (about.get('fingerprint'), about.get('n')) == (identity, n)
+    try: about = read_metadata(path); old = make_setting(dict(about['setting'], method=about['method']))
+    except (ValueError, OSError, KeyError): return False
+    known = {key: about.get(key) for key in ('weights', 'data', 'split', 'method')}
+    same = known | {'setting': asdict(replace(old, n=None))} == _identity(model, images, setting)
+    return same and about.get('n') == len(setting.indices(images))
