@@ -76,7 +76,7 @@ def compare_erosions(
 
 # %% ../../nbs/study/11_repairing_study.ipynb #rectangles
 def _rectangles(columns, distance):
-    "Rectangles whose side is there without offset, by side and offset; raises ValueError if none has an offset"
+    "Rectangles whose side is there without offset, by side and offset; raises ValueError if none has one"
     erosions = [erosion_from_name(c.split('-', 1)[1]) for c in columns if c.startswith(f'{distance}-')]
     found = [e for e in erosions if isinstance(e, Rectangle) and e.side]
     plain = {e.side for e in found if not e.offset}
