@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from ..files import replace_files, write_npz
+from ..files import write_npz
 from ..data import Images, random_indices, to_model, to_uint8
+from ..plots import save_table
 from ..detector import LMD
 from ..evaluation import roc_auc
 from ..scoring import Setting
@@ -170,9 +171,9 @@ def write_table_and_examples(
     table: pd.DataFrame, # to table.csv
     examples: dict, # name -> array: to examples.npz
 ) -> None:
-    "Write the table of a study, with six digits, and its examples."
+    "Write the table of a study and its examples."
     write_npz(Path(folder)/'examples.npz', **examples)
-    replace_files({Path(folder)/'table.csv': lambda p: table.to_csv(p, index=False, float_format='%.6g')})
+    save_table(table, Path(folder)/'table')
 
 # %% ../../nbs/study/09_localisation.ipynb #some-images
 def some_images(
