@@ -180,7 +180,7 @@ def summarise(
     if frame.groupby([*by, 'seed'])['out-of-domain'].nunique().nunique() > 1:
         raise ValueError('some trainings lack out-of-domain sets that others have')
     over_seeds = _by_seed(frame, by).groupby(by, sort=False)
-    mean, deviation, columns = over_seeds.mean(), over_seeds.std(), {}       # the deviation of one seed is NaN
+    mean, deviation, columns = over_seeds.mean(), over_seeds.std(), {}     # the deviation of one seed is NaN
     for key, name in _measures.items(): columns |= {name: mean[key], f'{name} deviation': deviation[key]}
     return pd.DataFrame(columns).assign(seeds=over_seeds.size()).reset_index()
 
