@@ -192,6 +192,12 @@ def scored(self: _Frontier, measured, attempts):
     numbers = [index for _, index, _ in measured[1:]]
     return {name: list(zip(sides, numbers)) for name, sides in values.items()}
 
+# %% ../../nbs/study/06_frontier.ipynb #description
+def _description(combination): # class and fields
+    fields = asdict(combination)
+    fields['how'] = fields.pop('aggregate')
+    return [type(combination).__name__, fields]
+
 # %% ../../nbs/study/06_frontier.ipynb #identities
 @patch
 def identities(self: _Frontier):
@@ -202,7 +208,7 @@ def identities(self: _Frontier):
             parts[i, name] = [run_fingerprint(self.model, images, s), len(s.indices(images))]
     def what(i, name, score):
         c = self.combinations.get(score)
-        fitted = [parts[0, name], type(c).__name__, asdict(c)] if c else []
+        fitted = [parts[0, name], *_description(c)] if c else []
         return [parts[1, name], parts[i, name], score, *fitted]
     found = {}
     for key in product(range(2, len(self.sets)), self.settings, self.wanted or self.names):
