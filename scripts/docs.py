@@ -1,7 +1,7 @@
-"""Build the documentation into _site/: README, chapters, tutorials and executed pages, by Sphinx with MyST-NB and Furo.
+"""Build the documentation into _site/: README, chapters, tutorials and executed pages, by Sphinx, MyST-NB and Furo.
 
-Nothing is executed: the notebooks are shown with the outputs that they are committed with. The source tree in
-_site/.source has the repository's own layout, so that links between notebooks lead where they lead on disk.
+Nothing is executed: the notebooks are shown with the outputs that they are committed with. The source tree has the
+repository's own layout, so that links between notebooks lead where they lead on disk.
 """
 import re
 import shutil
@@ -12,7 +12,8 @@ import nbformat
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE, SITE = ROOT / "_site/.source", ROOT / "_site"
+SITE = ROOT / "_site"
+WORK, SOURCE = SITE / ".work", SITE / ".work/source"
 PARTS = { # heading: notebooks, in reading order
     "The method and the library": "nbs/[0-9]*.ipynb",
     "Tutorials": "nbs/tutorials/*.ipynb",
@@ -20,14 +21,18 @@ PARTS = { # heading: notebooks, in reading order
     "Other methods": "nbs/methods/*.ipynb",
     "The study": "nbs/study/*.ipynb",
 }
+STYLE = """/* room for 110 characters of code */
+@media (min-width: 82em) { .content { width: 56em } }
+.content pre { font-size: 0.78rem }
+"""
 EXTENSIONS = ["myst_nb", "sphinx-mathjax-offline"]
 OPTIONS = dict(
     project="lmd", html_title="lmd", html_theme="furo", extensions=EXTENSIONS, nb_execution_mode="off",
     nb_output_stderr="remove", nb_merge_streams=True, nb_number_source_lines=False,
     myst_enable_extensions=["dollarmath", "amsmath"], myst_heading_anchors=3, html_show_sphinx=False,
-    html_copy_source=False, html_show_sourcelink=False, copyright="2026, the lmd authors",
-    nb_execution_cache_path=str(SITE / ".cache"),
-    suppress_warnings=["myst.header", "mystnb.unknown_mime_type", "misc.highlighting_failure"])  # %%bash is no Python
+    html_copy_source=False, html_static_path=["static"], html_css_files=["wide.css"], html_show_sourcelink=False,
+    copyright="2026, the lmd authors", nb_execution_cache_path=str(WORK / "cache"),
+    suppress_warnings=["myst.header", "mystnb.unknown_mime_type", "misc.highlighting_failure"])   # %%bash cells
 
 
 def shown(cell):
@@ -67,9 +72,10 @@ def copy_notebook(path):
 
 def contents(notebooks):
     "The home page's lists of chapters"
-    lists = ["```{toctree}\n:caption: " + heading + "\n:maxdepth: 1\n:hidden:\n\n" + "\n".join(
-        p.relative_to(ROOT).with_suffix("").as_posix() for p in paths) + "\n```" for heading, paths in notebooks.items()]
-    return "\n\n".join(lists)
+    def listed(heading, paths):
+        names = "\n".join(p.relative_to(ROOT).with_suffix("").as_posix() for p in paths)
+        return f"```{{toctree}}\n:caption: {heading}\n:maxdepth: 1\n:hidden:\n\n{names}\n```"
+    return "\n\n".join(listed(*item) for item in notebooks.items())
 
 
 def main():
@@ -81,11 +87,15 @@ def main():
     for path in sum(notebooks.values(), []): copy_notebook(path)
     pictures = [p for p in ROOT.glob("reports/*/*.png")]
     for picture in pictures: shutil.copy(picture, SOURCE / picture.relative_to(ROOT))
+    (SOURCE / "static").mkdir()
+    (SOURCE / "static/wide.css").write_text(STYLE, encoding="utf-8")
     readme = with_links((ROOT / "README.md").read_text(encoding="utf-8"), Path("README.md"))
     (SOURCE / "index.md").write_text(readme + "\n\n" + contents(notebooks) + "\n", encoding="utf-8")
-    app = Sphinx(SOURCE, None, SITE, SITE / ".doctrees", "html", confoverrides=OPTIONS, warning=sys.stderr)
+    html, trees = WORK / "html", WORK / "doctrees"
+    app = Sphinx(SOURCE, None, html, trees, "html", confoverrides=OPTIONS, warning=sys.stderr)
     app.build()
-    for folder in (SOURCE, SITE / ".doctrees", SITE / ".cache"): shutil.rmtree(folder, ignore_errors=True)
+    for path in html.iterdir(): path.rename(SITE / path.name)
+    shutil.rmtree(WORK)
     print(f"The documentation is in {SITE / 'index.html'}")
     return app.statuscode
 

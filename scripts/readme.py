@@ -1,10 +1,11 @@
-"Make README.md from nbs/index.ipynb: text and outputs, and of the code only the library's example. --print writes nothing."
+"Make README.md from nbs/index.ipynb: text, outputs, and of the code the library's example. --print writes nothing."
 import re
 import sys
 from pathlib import Path
 
 import nbformat
 from nbconvert import MarkdownExporter
+from nbconvert.preprocessors import TagRemovePreprocessor
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -13,11 +14,13 @@ def readme():
     notebook = nbformat.read(ROOT / "nbs/index.ipynb", 4)
     notebook.cells = [c for c in notebook.cells if not re.match(r"#\|\s*hide\b", c.source)]
     for cell in notebook.cells: cell.source = re.sub(r"^#\|.*\n", "", cell.source, flags=re.M)
-    exporter = MarkdownExporter(config={"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": {"remove-input"}}})
-    exporter.register_preprocessor("nbconvert.preprocessors.TagRemovePreprocessor", enabled=True)
+    hidden = TagRemovePreprocessor(enabled=True, remove_input_tags={"remove-input"})
+    exporter = MarkdownExporter()
+    exporter.register_preprocessor(hidden, enabled=True)
     text, _ = exporter.from_notebook_node(notebook)
-    text = re.sub(r"\]\(((?:\d|tutorials|methods|\.\))[^)]*)\)", r"](nbs/\1)", text).replace("](.)", "](nbs)")
-    return re.sub(r"\n{3,}", "\n\n", text.replace("](../", "](").replace("```\n", "```python\n", 1)).strip() + "\n"
+    text = re.sub(r"\]\((?!\w+:|#|\.\./)([^)]+)\)", r"](nbs/\1)", text)       # links are written as seen from nbs/
+    text = text.replace("](../", "](").replace("'../", "'").replace("```\n", "```python\n", 1)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 if __name__ == "__main__":

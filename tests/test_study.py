@@ -1,5 +1,6 @@
 "The commands of the study: what they write, and what they say without their packages."
 import json
+import shutil
 import sys
 
 import nbformat
@@ -50,8 +51,9 @@ def test_tomography(lmd, model):
 
 
 @pytest.mark.slow
-def test_frontier(lmd, model):
+def test_frontier(lmd, model, request):
     "On validation images and outliers made from them; then on another set, into the same table"
+    request.addfinalizer(lambda: shutil.rmtree(".shards", ignore_errors=True))    # it keeps its distances there
     frontier = "study", "frontier", "digits", "-n", 20, "--model", model, *QUICKLY, "--out", "study/frontier"
     lmd(*frontier, "--most", 2)
     table = pd.read_csv("study/frontier/table.csv.gz")

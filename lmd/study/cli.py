@@ -184,7 +184,7 @@ def outlier_aware_command(source, outside, out, config, student, latent, params,
     entries = {kind: f'{source}-{kind}' for kind in ('teacher', 'latent', 'outliers', 'student')}
     if config: entries['student'] = config
     settings = {kind: load_params('train', name, params) for kind, name in entries.items()}
-    table = write_study(source, outside, out, **settings, name=entries['student'], student_out=student,
+    table = write_study(source, outside, out, settings, name=entries['student'], student_out=student,
                         latent_out=latent, **options)
     click.echo(table.to_string(float_format='%.3f'))
 
