@@ -1,7 +1,7 @@
-"""Build the documentation into _site/: README, chapters, tutorials and executed pages, by Sphinx, MyST-NB and Furo.
+"""Build the documentation into _site/: README, chapters, tutorials and executed pages, by Sphinx and MyST-NB.
 
-Nothing is executed: the notebooks are shown with the outputs that they are committed with. The source tree has the
-repository's own layout, so that links between notebooks lead where they lead on disk.
+Nothing is executed: the notebooks are shown with the outputs that they are committed with. The source tree
+has the repository's own layout, so that links between notebooks lead where they lead on disk.
 """
 import re
 import shutil
@@ -30,9 +30,10 @@ OPTIONS = dict(
     project="lmd", html_title="lmd", html_theme="furo", extensions=EXTENSIONS, nb_execution_mode="off",
     nb_output_stderr="remove", nb_merge_streams=True, nb_number_source_lines=False,
     myst_enable_extensions=["dollarmath", "amsmath"], myst_heading_anchors=3, html_show_sphinx=False,
-    html_copy_source=False, html_static_path=["static"], html_css_files=["wide.css"], html_show_sourcelink=False,
-    copyright="2026, the lmd authors", nb_execution_cache_path=str(WORK / "cache"),
-    suppress_warnings=["myst.header", "mystnb.unknown_mime_type", "misc.highlighting_failure"])   # %%bash cells
+    html_copy_source=False, html_show_sourcelink=False, html_static_path=["static"],
+    html_css_files=["wide.css"], copyright="2026, the lmd authors",
+    nb_execution_cache_path=str(WORK / "cache"),
+    suppress_warnings=["myst.header", "mystnb.unknown_mime_type", "misc.highlighting_failure"])
 
 
 def shown(cell):

@@ -1,4 +1,4 @@
-"Make README.md from nbs/index.ipynb: text, outputs, and of the code the library's example. --print writes nothing."
+"Make README.md from nbs/index.ipynb: text, outputs and the library's example. --print writes nothing."
 import re
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ def readme():
     exporter = MarkdownExporter()
     exporter.register_preprocessor(hidden, enabled=True)
     text, _ = exporter.from_notebook_node(notebook)
-    text = re.sub(r"\]\((?!\w+:|#|\.\./)([^)]+)\)", r"](nbs/\1)", text)       # links are written as seen from nbs/
+    text = re.sub(r"\]\((?!\w+:|#|\.\./)([^)]+)\)", r"](nbs/\1)", text)    # links are as seen from nbs/
     text = text.replace("](../", "](").replace("'../", "'").replace("```\n", "```python\n", 1)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
