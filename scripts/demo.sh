@@ -16,11 +16,15 @@ lmd train digits --out demo/checkpoints/digits --run demo/runs/digits --root dem
 with="--model demo/checkpoints/digits --setting $setting --root demo/data --device cpu"
 lmd score $sets $with --out demo/scores/digits/$setting
 lmd reconstruct $sets $with -n 2 --out demo/images/digits/$setting
-lmd study page table1 figure5 figure7 --reports demo/reports --set setting=$setting --set "pairs=$pairs" \
-  --set scores=../../demo/scores --set images=../../demo/images
+page="--reports demo/reports --set setting=$setting"
+lmd study page table1 figure7 $page --set "pairs=$pairs" --set scores=../../demo/scores
+lmd study page figure5 $page --set "pairs=$pairs" --set images=../../demo/images
 printf '\nDigits (in-domain) against other images: ROC-AUC of each distance, and its 95 %% interval\n\n'
-python -c 'import pandas as pd; print(pd.read_csv("demo/reports/table1/table1.csv").to_markdown(index=False, floatfmt=".3f"))' \
-  | sed 's/ nan /     /g'
+python - <<'END'
+import pandas as pd
+table = pd.read_csv("demo/reports/table1/table1.csv", dtype={"NFE": str})
+print(table.fillna("").to_markdown(index=False, floatfmt=".3f"))
+END
 printf '\nPictures:\n'
 ls demo/checkpoints/digits/*.png demo/reports/*/*.png
 printf '\nThe demo took %d seconds on %d cores.\n' $SECONDS "$(nproc)"
