@@ -3,8 +3,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SECONDS=0
-export OMP_NUM_THREADS=1     # one thread for each of the processes
+cores=$(nproc)
+export OMP_NUM_THREADS=1     # of each process; nproc would heed it
 pages=$(python -c 'import yaml; print(*yaml.safe_load(open("params.yaml", encoding="utf-8"))["grids"]["pages"], sep="\n")')
-xargs -n 1 -P "$(nproc)" lmd study page <<< "$pages"
+xargs -n 4 -P "$cores" lmd study page <<< "$pages"
 git diff --quiet -- reports || dvc commit --force page
 printf 'make report: %d seconds\n' $SECONDS
