@@ -82,12 +82,12 @@ def contents(notebooks):
 def main():
     shutil.rmtree(SITE, ignore_errors=True)
     notebooks = {heading: sorted(ROOT.glob(pattern)) for heading, pattern in PARTS.items()}
-    for path in sum(notebooks.values(), []):            # all places first: links are looked up among them
+    paths = sum(notebooks.values(), [])
+    for path in paths:                                  # all places first: links are looked up among them
         (SOURCE / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         (SOURCE / path.relative_to(ROOT)).touch()
-    for path in sum(notebooks.values(), []): copy_notebook(path)
-    pictures = [p for p in ROOT.glob("reports/*/*.png")]
-    for picture in pictures: shutil.copy(picture, SOURCE / picture.relative_to(ROOT))
+    for path in paths: copy_notebook(path)
+    for picture in ROOT.glob("reports/*/*.png"): shutil.copy(picture, SOURCE / picture.relative_to(ROOT))
     (SOURCE / "static").mkdir()
     (SOURCE / "static/wide.css").write_text(STYLE, encoding="utf-8")
     readme = with_links((ROOT / "README.md").read_text(encoding="utf-8"), Path("README.md"))
