@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['noise_loss', 'TrainSettings', 'step_seed', 'batch_indices', 'batch_at', 'validation_loss', 'Run', 'stop_signals',
-           'autocast', 'fit', 'copy_weights', 'half_weights', 'save_loss_curve']
+           'autocast', 'fit', 'copy_weights']
 
 # %% ../nbs/12_training.ipynb #imports
 import copy, os, signal
@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from time import perf_counter
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
@@ -26,10 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from .data import Images, to_model
-from .diffusion import checkpoint_fingerprint, Denoiser, load_denoiser, make_unet, model_card
-from .diffusion import save_checkpoint, schedule_from_dict
-from .inpainting import sample
-from .plots import plot_loss, save_figure, set_style, show_images
+from .diffusion import checkpoint_fingerprint, Denoiser, load_denoiser, make_unet, schedule_from_dict
 from .sampling import draw_times
 
 # %% ../nbs/12_training.ipynb #noise-loss
@@ -331,68 +327,3 @@ def train(self: TrainSettings,
     return fit(run, lambda denoiser, step: self._loss(denoiser, images, step),
                lambda denoiser: validation_loss(denoiser, val, times=self.times),
                save_every, clip=self.clip, device=device)
-
-# %% ../nbs/12_training.ipynb #half-weights
-def half_weights(
-    network: nn.Module # trained
-) -> dict: # name -> tensor, on the CPU, for a safetensors file
-    "Weights as they are released: floating-point numbers in half precision"
-    weights = {name: v.cpu() for name, v in network.state_dict().items()}
-    return {name: v.half().contiguous() if v.is_floating_point() else v for name, v in weights.items()}
-
-# %% ../nbs/12_training.ipynb #save-loss-curve
-def save_loss_curve(
-    run: Run, # with losses
-    folder: str|Path, # gets loss.png
-    ylabel: str='loss (mean squared error of eps)' # what the loss is, with its unit
-):
-    "Draw the losses of a run"
-    steps, losses, val_losses = zip(*run.losses)
-    set_style()
-    ax = plot_loss(steps, {'training images': losses, 'validation images': val_losses})
-    ax.set_ylabel(ylabel)
-    save_figure(ax.figure, Path(folder)/'loss')
-    plt.close(ax.figure)
-
-# %% ../nbs/12_training.ipynb #denoiser-card
-@patch
-def _card_rows(self: TrainSettings, run, denoiser):
-    parameters = sum(p.numel() for p in denoiser.network.parameters())/1e6
-    times = 'uniform' if self.density == 'uniform' else 'uniform in log(alpha/sigma) from t = 0.01'
-    start = f"started from {Path(self.start).name}, md5 {run.past['started']}" if self.start else 'drawn anew'
-    rate = ''.join(f', extended at step {step}' for step in run.past.get('extended', []))
-    (before, *_), (last, loss, val_loss) = [(0,), *run.losses][-2:]
-    return {
-        'network': f'diffusers UNet2DModel, {parameters:.2f} M parameters, '
-                   f'behind a pixel-unshuffle of {self.factor}',
-        'schedule': f'{self.schedule}, noise prediction, the network is told 999 t',
-        'times drawn': f'{times}, up to t = {self.t_max:g}',
-        'weights at the start': start,
-        'training': f'{self.steps} steps of {self.batch} images, Adam, highest learning rate {self.lr}, '
-                    f'cosine{rate}; average of the weights with decay {self.ema}; dropout {self.dropout}; '
-                    f"{'bf16' if self.dtype == 'bf16' else 'float32'}; seed {self.seed}",
-        'loss': f'{loss:.4f} on the training images (last {last - before} steps), '
-                f'{val_loss:.4f} on held-out validation images'}
-
-# %% ../nbs/12_training.ipynb #release
-@patch
-def release(self: TrainSettings,
-    run: Run, # finished
-    images: Images, # what it was trained on
-    val: Images, # validation images; other networks show them on their cards
-    out: str|Path # checkpoints/<name>
-):
-    "Write the checkpoint folder of a finished run; of several processes, the main one does it"
-    if not PartialState().is_main_process: return
-    denoiser, out = run.averaged(), Path(out)
-    summary = (f'An unconditional diffusion model of the data set `{images.name}`, trained by `lmd train` '
-               'for out-of-distribution detection by inpainting.')
-    card = model_card(out.name, summary, images, self, self._card_rows(run, denoiser),
-                      {'loss.png': 'loss curve', 'samples.png': 'samples'})
-    _, loss, val_loss = run.losses[-1]
-    save_checkpoint(denoiser, out, self.schedule, card, data=images.name, data_md5=images.md5,
-                    training=asdict(self), loss=loss, val_loss=val_loss, **run.past)
-    save_loss_curve(run, out)
-    figure = show_images(sample(denoiser, 16).cpu().clip(-1, 1))
-    save_figure(figure, out/'samples')
-    plt.close(figure)

@@ -22,7 +22,7 @@ from lmd.cli import main
 from lmd.combination import measurements
 from lmd.data import load, registry, to_model
 from lmd.files import read_metadata, write_table
-from lmd.scoring import methods
+from lmd.settings import methods
 
 REPAIRING = "--setting", "repairing", "--device", "cpu"
 

@@ -30,7 +30,7 @@ from lmd.methods.latents import load_latent
 from lmd.methods.regret import load_vae, posterior
 from lmd.methods.repairing import load_repairer
 from lmd.outliers import parse_source, source_name
-from lmd.scoring import from_entry, load_params, make_setting
+from lmd.settings import from_entry, load_params, make_setting
 
 CHECKPOINTS = sorted(p for p in (ROOT / "checkpoints").glob("*") if p.is_dir())
 SCORES = sorted((ROOT / "scores").rglob("*.parquet"))

@@ -24,7 +24,8 @@ from torchvision.models.vision_transformer import ConvStemConfig, VisionTransfor
 
 from ..data import Images, random_indices, to_model
 from ..diffusion import model_card, new_checkpoint
-from ..training import autocast, batch_indices, fit, half_weights, Run
+from ..training import autocast, batch_indices, fit, Run
+from ..releasing import half_weights
 from ..distance import load_weights
 
 # %% ../../nbs/methods/14_classifiers.ipynb #resnet

@@ -20,7 +20,8 @@ from ..sampling import DPMSolverPP
 from ..inpainting import Denoise
 from ..distance import distances_from_names, LPIPS, MSE
 from ..aggregation import aggregate
-from ..scoring import AnySetting, in_domain_images
+from ..settings import AnySetting
+from ..scoring import in_domain_images
 
 # %% ../../nbs/methods/05_ddpm_ood.ipynb #check-starts
 def check_starts(

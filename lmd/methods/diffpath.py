@@ -21,7 +21,8 @@ from sklearn.preprocessing import StandardScaler
 
 from ..data import check_model_input, image_indices
 from ..diffusion import Denoiser, load_denoiser
-from ..scoring import AnySetting, in_domain_images
+from ..settings import AnySetting
+from ..scoring import in_domain_images
 
 # %% ../../nbs/methods/06_diffpath.ipynb #path-times
 def path_times(

@@ -18,7 +18,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from ..data import check_model_input, image_indices
 from ..distance import alexnet_layers, find_alexnet, find_simclrv2, lpips_network, SimCLRv2
-from ..scoring import AnySetting, in_domain_images
+from ..settings import AnySetting
+from ..scoring import in_domain_images
 
 # %% ../../nbs/methods/04_features.ipynb #alexnet
 def _alexnet(layers): # layers: slice of AlexNet's five

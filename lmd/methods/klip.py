@@ -19,7 +19,7 @@ from ..data import check_model_input, image_indices
 from ..diffusion import Denoiser, load_denoiser, Schedule
 from ..sampling import DPMSolverPPSDE, half_log_snr, time_of
 from ..batches import pair_batches
-from ..scoring import AnySetting
+from ..settings import AnySetting
 from ..maps import smoothed
 from .operators import conjugate_gradients, Inpainting, LinearOperator, operator_from_name
 

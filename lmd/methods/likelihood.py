@@ -21,7 +21,7 @@ from scipy.integrate import solve_ivp
 from ..random import Randomness
 from ..data import check_model_input, image_indices
 from ..diffusion import Denoiser, load_denoiser
-from ..scoring import AnySetting
+from ..settings import AnySetting
 
 # %% ../../nbs/methods/01_likelihood.ipynb #eps-and-traces
 def eps_and_traces(

@@ -31,7 +31,8 @@ from ..data import Images, random_indices
 from ..diffusion import model_card, new_checkpoint
 from ..training import autocast, fit, Run
 from ..distance import load_weights
-from ..scoring import AnySetting, in_domain_images
+from ..settings import AnySetting
+from ..scoring import in_domain_images
 from .classifiers import (
     Classifier, cross_entropy_of, labelled_batch, load_classifier, make_optimizer, NetworkSettings)
 from .posthoc import ClassifierDetector

@@ -25,9 +25,10 @@ from ..random import Randomness
 from ..data import check_model_input, image_indices, Images, to_model
 from ..plots import save_figure, show_images
 from ..diffusion import model_card, new_checkpoint
-from ..training import batch_at, fit, half_weights, Run, save_loss_curve
+from ..training import batch_at, fit, Run
+from ..releasing import half_weights, save_loss_curve
 from ..distance import load_weights
-from ..scoring import AnySetting
+from ..settings import AnySetting
 from .likelihood import to_8bit
 
 # %% ../../nbs/methods/03_regret.ipynb #posterior

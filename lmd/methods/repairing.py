@@ -25,9 +25,10 @@ from ..random import Randomness
 from ..data import check_model_input, image_indices, Images, to_model
 from ..plots import draw_image, save_figure, set_style
 from ..diffusion import model_card, new_checkpoint
-from ..training import autocast, batch_at, fit, half_weights, Run, save_loss_curve
+from ..training import autocast, batch_at, fit, Run
+from ..releasing import half_weights, save_loss_curve
 from ..distance import distances_from_names, FillDistance, load_weights
-from ..scoring import AnySetting
+from ..settings import AnySetting
 from .erosions import erode, erosion_from_name
 from .repairing_networks import PlainRepairer, StyleRepairer
 

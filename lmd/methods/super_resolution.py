@@ -13,7 +13,7 @@ import torch
 from ..random import Randomness
 from ..diffusion import Denoiser
 from ..inpainting import Inpaint
-from ..scoring import Setting
+from ..settings import Setting
 from .erosions import bicubic_matrix, Downsample, erosion_from_name
 
 # %% ../../nbs/methods/13_super_resolution.ipynb #low-resolution

@@ -26,6 +26,7 @@ from torch.profiler import profile, ProfilerActivity, record_function
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
+# %% ../../nbs/study/07_benchmark.ipynb #own-imports
 from ..random import Randomness
 from ..files import file_md5, write_table
 from ..data import get_set, Images, load, random_indices, to_model
@@ -33,7 +34,8 @@ from ..plots import save_table
 from ..masking import Checkerboard
 from ..diffusion import Denoiser, make_unet, save_checkpoint, VPLinear
 from ..batches import pair_batches
-from ..scoring import about_machine, image_batches, load_params, score_frame, Setting
+from ..settings import load_params, Setting
+from ..scoring import about_machine, image_batches, score_frame
 
 # %% ../../nbs/study/07_benchmark.ipynb #seconds-of
 def seconds_of(

@@ -54,7 +54,7 @@ def localise_command(source, model, setting, out, n, split, params, root, device
     """Paste defects into in-domain images of SOURCE and write how well maps find them.
 
     The maps of four images of each kind are kept as examples."""
-    from lmd.scoring import load_params
+    from lmd.settings import load_params
     from lmd.study.localisation import write_localisation
     settings = load_params('settings', setting, params)
     _show(write_localisation(source, model, settings, out, n, split, root, device, batch))
@@ -85,7 +85,7 @@ def sensitivity_command(source, outside, model, setting, out, n, bands, blocks, 
     """Write KLIP's ROC-AUC for every window, block and number of chains.
 
     SOURCE, the model's own set, against others, and against its own images with pasted defects, by pixel."""
-    from lmd.scoring import load_params
+    from lmd.settings import load_params
     from lmd.study.klip_study import write_sensitivity
     settings = load_params('settings', setting, params)
     tried = bands, blocks, chains
@@ -103,7 +103,7 @@ def compare_maps_command(source, model, setting, lmd_setting, out, n, params, ro
     """Paste defects into in-domain images of SOURCE and write how well KLIP's and LMD's maps find them.
 
     The maps of two images of each kind are kept as examples."""
-    from lmd.scoring import load_params
+    from lmd.settings import load_params
     from lmd.study.klip_study import write_map_comparison
     settings, of_lmd = (load_params('settings', name, params) for name in (setting, lmd_setting))
     _show(write_map_comparison(source, model, settings, of_lmd, out, n, root, device, batch))
@@ -120,7 +120,7 @@ def tomography_command(model, setting, views, out, n, params, device, batch):
     """Write whether KLIP tells phantoms with a lesion from healthy ones by tomographies.
 
     Also whether it finds the lesions. The maps of two phantoms are kept as examples."""
-    from lmd.scoring import load_params
+    from lmd.settings import load_params
     from lmd.study.klip_study import write_tomography
     settings = load_params('settings', setting, params)
     _show(write_tomography(model, settings, out, views, n, device, batch))
@@ -142,7 +142,7 @@ def frontier_command(source, model, setting, outside, out, n, scores, most, para
     """Write ROC-AUC against network evaluations for SOURCE, the model's own set.
 
     Mask and distances are those of the setting, with which all others are compared."""
-    from lmd.scoring import load_params
+    from lmd.settings import load_params
     from lmd.study.frontier import write_frontier
     settings = load_params('settings', setting, params)
     _show(write_frontier(source, model, settings, out, outside, n, scores, most, root, device, batch))
@@ -179,7 +179,7 @@ def outlier_aware_command(source, outside, out, config, student, latent, params,
     The folder gets table.csv, which says how well they know other sets, cost.csv and energies.npz.
     Teacher, latent model and outliers have the entries SOURCE-teacher, SOURCE-latent and SOURCE-outliers.
     Stop it at any time: the same command goes on where it was."""
-    from lmd.scoring import load_params
+    from lmd.settings import load_params
     from lmd.study.oal_study import write_study
     entries = {kind: f'{source}-{kind}' for kind in ('teacher', 'latent', 'outliers', 'student')}
     if config: entries['student'] = config

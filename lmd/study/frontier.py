@@ -26,7 +26,8 @@ from ..sampling import samplers
 from ..inpainting import Inpaint
 from ..aggregation import aggregate
 from ..evaluation import auc_interval, bootstrap_difference, roc_auc
-from ..scoring import run_fingerprint, score_set, Setting
+from ..settings import Setting
+from ..scoring import run_fingerprint, score_set
 from ..outliers import load_split, synthetic_outliers
 from ..combination import absolute_and_relative, measurements, split_validation, ZScores
 

@@ -21,7 +21,7 @@ from ..data import load, to_model, to_uint8
 from ..sources import HEALTHY, phantoms, SICK
 from ..detector import LMD
 from ..evaluation import auc_interval, roc_auc
-from ..scoring import Setting
+from ..settings import Setting
 from ..maps import anomaly_map, smoothed
 from ..methods.klip import block_map, block_sums, KLIP, KLIPSetting
 from .localisation import (

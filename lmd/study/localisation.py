@@ -22,7 +22,7 @@ from ..data import Images, random_indices, to_model, to_uint8
 from ..plots import save_table
 from ..detector import LMD
 from ..evaluation import roc_auc
-from ..scoring import Setting
+from ..settings import Setting
 from ..outliers import load_split, parse_source
 from ..maps import anomaly_map, squared_error_map
 
