@@ -21,14 +21,15 @@ PARTS = { # heading: notebooks, in reading order
     "Other methods": "nbs/methods/*.ipynb",
     "The study": "nbs/study/*.ipynb",
 }
-STYLE = """/* room for 110 characters of code */
+STYLE = """/* room for 110 characters of code; wide tables scroll in their place, and their lines stay lines */
 @media (min-width: 82em) { .content { width: 56em } }
 .content pre { font-size: 0.78rem }
+.cell_output table { display: block; overflow-x: auto; white-space: nowrap; font-size: 0.85rem }
 """
 EXTENSIONS = ["myst_nb", "sphinx-mathjax-offline"]
 OPTIONS = dict(
     project="lmd", html_title="lmd", html_theme="furo", extensions=EXTENSIONS, nb_execution_mode="off",
-    nb_output_stderr="remove", nb_merge_streams=True, nb_number_source_lines=False,
+    nb_render_markdown_format="gfm", nb_output_stderr="remove", nb_merge_streams=True, nb_number_source_lines=False,
     myst_enable_extensions=["dollarmath", "amsmath"], myst_heading_anchors=3, html_show_sphinx=False,
     html_copy_source=False, html_show_sourcelink=False, html_static_path=["static"],
     html_css_files=["wide.css"], copyright="2026, the lmd authors",
@@ -36,14 +37,15 @@ OPTIONS = dict(
     suppress_warnings=["myst.header", "mystnb.unknown_mime_type", "misc.highlighting_failure"])
 
 
-def shown(cell):
-    "A cell as a reader sees it, without nbdev's directives; None where it is hidden"
+def shown(cell, page):
+    "A cell as a reader sees it, without nbdev's directives and on a page with its code folded; None where hidden"
     directives = re.findall(r"^#\|\s*(.*)$", cell.source, re.M)
     if "hide" in directives or any(d.startswith("default_exp") for d in directives): return None
+    if page and cell.cell_type == "code" and not cell.outputs: return None
     cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M).strip("\n")
     tags = cell.metadata.get("tags", [])
-    if cell.cell_type == "code" and re.match(r"(from|import) ", cell.source) and "export" in directives:
-        tags = [*tags, "hide-input"]
+    imports = re.match(r"(from|import) ", cell.source) and "export" in directives
+    if cell.cell_type == "code" and (page or imports): tags = [*tags, "hide-input"]
     cell.metadata = {"tags": tags}
     return cell
 
@@ -56,7 +58,7 @@ def with_links(text, place):
         path, _, anchor = link.partition("#")
         file = (ROOT / place.parent / path).resolve()
         if file.parent == ROOT / "nbs/paper": file = ROOT / f"reports/{file.stem}/{file.name}"
-        if not file.is_relative_to(ROOT) or not (SOURCE / file.relative_to(ROOT)).exists(): return words
+        if not file.is_relative_to(ROOT) or not (SOURCE / file.relative_to(ROOT)).is_file(): return words
         relative = Path(*[".."] * len(place.parent.parts)) / file.relative_to(ROOT)
         return f"[{words}]({relative.as_posix()}{'#' * bool(anchor)}{anchor})"
     return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", target, text)
@@ -65,7 +67,8 @@ def with_links(text, place):
 def copy_notebook(path):
     "Write the reader's version of a notebook into the source tree"
     place, notebook = path.relative_to(ROOT), nbformat.read(path, 4)
-    notebook.cells = [cell for cell in map(shown, notebook.cells) if cell]
+    page = place.parts[0] == "reports"
+    notebook.cells = [c for c in (shown(cell, page) for cell in notebook.cells) if c]
     for cell in notebook.cells:
         if cell.cell_type == "markdown": cell.source = with_links(cell.source, place)
     nbformat.write(notebook, SOURCE / place)
@@ -93,7 +96,8 @@ def main():
     readme = with_links((ROOT / "README.md").read_text(encoding="utf-8"), Path("README.md"))
     (SOURCE / "index.md").write_text(readme + "\n\n" + contents(notebooks) + "\n", encoding="utf-8")
     html, trees = WORK / "html", WORK / "doctrees"
-    app = Sphinx(SOURCE, None, html, trees, "html", confoverrides=OPTIONS, warning=sys.stderr)
+    app = Sphinx(SOURCE, None, html, trees, "html", confoverrides=OPTIONS, warning=sys.stderr,
+                 warningiserror=True)
     app.build()
     for path in html.iterdir(): path.rename(SITE / path.name)
     shutil.rmtree(WORK)

@@ -6,6 +6,7 @@ SECONDS=0
 cores=$(nproc)
 export OMP_NUM_THREADS=1     # of each process; nproc would heed it
 pages=$(python -c 'import yaml; print(*yaml.safe_load(open("params.yaml", encoding="utf-8"))["grids"]["pages"], sep="\n")')
-xargs -n 4 -P "$cores" lmd study page <<< "$pages"
+count=$(wc -w <<< "$pages")
+xargs -n $(( (count + cores - 1)/cores )) -P "$cores" lmd study page <<< "$pages"
 git diff --quiet -- reports || dvc commit --force page
 printf 'make report: %d seconds\n' $SECONDS
