@@ -22,6 +22,11 @@ setup(
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require={"study": study, "dev": study + cfg["dev_requirements"].split()},
-    package_data={"lmd": ["py.typed"]},
+    package_data={"lmd": ["py.typed", "__init__.pyi"]},
+    project_urls={"Method": "https://arxiv.org/abs/2302.10326"},
+    classifiers=[
+        "Development Status :: 4 - Beta", "Intended Audience :: Science/Research", "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11", "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence", "Typing :: Typed"],
     entry_points={"console_scripts": cfg["console_scripts"].split()},
 )
