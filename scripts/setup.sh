@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make .venv from requirements.lock, with Python 3.11 or 3.12
+# make .venv from requirements.lock, with Python 3.11 or 3.12; every package must have one of the hashes there
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for python in python3.11 python3.12 python3 none; do
@@ -7,6 +7,6 @@ for python in python3.11 python3.12 python3 none; do
   "$python" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && break
 done
 "$python" -m venv .venv || { "$python" -m venv --without-pip .venv && "$python" -m pip --python .venv/bin/python install pip; }
-.venv/bin/python -m pip install --disable-pip-version-check -r requirements.lock
-.venv/bin/python -m pip install --disable-pip-version-check --no-deps -e .
+.venv/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+.venv/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 touch .venv/.stamp
