@@ -44,9 +44,8 @@ readme: $(STAMP) ## README.md from nbs/index.ipynb
 notebooks: $(STAMP) ## run all chapters and keep their outputs
 	@scripts/notebooks.sh
 
-lab: $(STAMP) ## JupyterLab, with nbdev's hooks that keep notebooks clean in git
-	nbdev_install_hooks
-	jupyter lab nbs
+lab: $(STAMP) ## JupyterLab; what it saves stays clean in git
+	@scripts/lab.sh
 
 clean: ## what the targets above make again in minutes; keeps data, runs, checkpoints and scores in progress
 	rm -rf demo _site dvc_plots .pytest_cache .hypothesis nbs/.hypothesis
