@@ -7,7 +7,7 @@ __all__ = ['registry', 'ImageSet', 'check_set', 'get_set', 'fetch', 'Images', 'l
            'image_indices', 'random_indices']
 
 # %% ../nbs/04_data.ipynb #imports
-import importlib, json, mmap, os, shutil
+import importlib, json, mmap, os, shutil, sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,11 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
-from filelock import FileLock
+from fastcore.basics import patch
 from tqdm import tqdm
 
-from .files import file_md5, folder_md5, obtain, RemoteFile
-from .pictures import find_pictures, Pictures, read_picture, SUFFIXES, to_gray
+from .files import check_replaceable, file_md5, folder_md5, full_disk, lock, obtain, RemoteFile
+from .files import replace_folder
+from .pictures import find_pictures, Pictures, printable, read_all, SUFFIXES, to_gray
 
 # %% ../nbs/04_data.ipynb #imageset
 @dataclass(frozen=True)
@@ -163,13 +164,15 @@ _register(
 @cache
 def _check_files(folder, files):
     md5s = {name: file_md5(folder / name) for name, *_ in files}
-    meta = json.loads((folder / "meta.json").read_text())
-    stated = {name: array["md5"] for name, array in meta["arrays"].items()}
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        stated = {name: array["md5"] for name, array in meta["arrays"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError): stated = None     # no meta.json of a set
     if stated != {name: md5 for name, md5 in md5s.items() if name != "meta.json"}:
         raise ValueError(f"{folder} is damaged (md5 differs from its meta.json): "
             f"run `lmd data fetch {folder.name}` again")
     listed, found = folder.parent.parent / "data.dvc", folder_md5(md5s) + ".dir"
-    outs = yaml.safe_load(listed.read_text())["outs"] if listed.exists() else []
+    outs = yaml.safe_load(listed.read_text(encoding="utf-8"))["outs"] if listed.exists() else []
     for out in outs:
         if out["path"] == f"{folder.parent.name}/{folder.name}" and out["md5"] != found:
             raise ValueError(f"{folder} has md5 {found}, but {listed} says {out['md5']}: "
@@ -209,13 +212,13 @@ def _is_sound(folder):
 def _write_set(record, arrays, new, folder):
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
-    for key, array in arrays.items(): np.save(new / f"{key}.npy", np.ascontiguousarray(array))
     meta = {key: getattr(record, key) for key in ("name", "channels", "licence", "citation", "note")}
-    meta["arrays"] = {f"{key}.npy": dict(shape=array.shape, md5=file_md5(new / f"{key}.npy"))
-                      for key, array in arrays.items()}
-    (new / "meta.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(new, folder)
+    with full_disk(folder):
+        for key, array in arrays.items(): np.save(new / f"{key}.npy", np.ascontiguousarray(array))
+        meta["arrays"] = {f"{key}.npy": dict(shape=array.shape, md5=file_md5(new / f"{key}.npy"))
+                          for key, array in arrays.items()}
+        (new / "meta.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    replace_folder(new, folder)
 
 # %% ../nbs/04_data.ipynb #fetch
 def fetch(
@@ -223,16 +226,19 @@ def fetch(
     root: str | Path = "data", # the folder of all sets
     mirror: str | Path | None = None, # folder with official files in data/<set>/; None = $LMD_MIRROR, if any
 ) -> Path: # root/<name>, with {train,test}.npy, labels and meta.json
-    "Bring a set to `root`, from the mirror or from its addresses; does nothing if it is there, undamaged."
+    """Bring a set to `root`, from the mirror or from its addresses; does nothing if it is there, undamaged.
+
+    Raises FileExistsError if another folder of that name is there."""
     record, root, mirror = get_set(name), Path(root), mirror or os.environ.get("LMD_MIRROR")
     mirror = Path(mirror) if mirror else None
     if mirror and not mirror.is_dir():
         raise FileNotFoundError(f"the mirror {mirror} (LMD_MIRROR) is not a folder")
-    folder, downloads = root / name, root / ".downloads" / name
+    folder, downloads = root / name, root / ".lmd-downloads" / name
     if _is_sound(folder): return folder
-    downloads.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / ".downloads" / f"{name}.lock"):
+    check_replaceable(folder)
+    with lock(downloads, f"fetching of {name}"):
         if _is_sound(folder): return folder         # another process was first
+        downloads.mkdir(exist_ok=True)
         paths = [obtain(file, record.folder or name, downloads, mirror) for file in record.files]
         _write_set(record, record.arrays({path.name: path for path in paths}), downloads / "set", folder)
         shutil.rmtree(downloads)
@@ -250,33 +256,42 @@ class Images:
     labels: np.ndarray | None = None # (N,) uint8
     flips: bool = False # whether horizontal flips are allowed in training
     skipped: tuple[str, ...] = () # unreadable pictures, each with the reason
+    found: str = "" # of a folder of pictures: what is in it, and what was left out, in one line
 
     def __len__(self): return len(self.array)
 
     def __getitem__(self,
         index, # an integer, a slice or an array of integers
-    ): # what `to_model` takes: uint8 (N, H, W[, 3]), or a list of pictures
+    ): # what `to_model` takes: uint8 (N, H, W[, 3]), or pictures
         part, mapped = self.array[index], getattr(self.array, "_mmap", None)
         if mapped is not None and hasattr(mmap, "MADV_DONTNEED"): # Windows gives pages back by itself
             mapped.madvise(mmap.MADV_DONTNEED)
         return part
 
-# %% ../nbs/04_data.ipynb #load-pictures
+# %% ../nbs/04_data.ipynb #keys
+@patch
+def keys(self: Images,
+    index: np.ndarray, # (n,) numbers of images
+) -> torch.Tensor: # (n,) int64, at least 0
+    "What the images' random numbers are drawn by: the number in a registered set, the pixels of a picture."
+    if isinstance(self.array, Pictures): return torch.tensor(self.array[index].keys(), dtype=torch.int64)
+    return torch.from_numpy(np.arange(len(self))[index])
+
+# %% ../nbs/04_data.ipynb #load-folder
 def _load_pictures(path, split, skip_unreadable):
-    if not path.exists(): raise FileNotFoundError(f"there is no file or folder {path}")
-    paths = find_pictures(path, split)
-    md5s, skipped = {}, []
-    for file in tqdm(paths, desc="checking pictures", disable=len(paths) < 100):
-        try: read_picture(file); md5s[file] = file_md5(file)
-        except Exception as error: # decoders raise many types
-            skipped.append(f"{file}: {type(error).__name__}: {error}")
+    if not path.exists(): raise FileNotFoundError(f"there is no file or folder {printable(path)}")
+    found = find_pictures(path, split)
+    total, (known, skipped) = len(found.pictures), read_all(found)
     if skipped and not skip_unreadable:
-        raise ValueError(f"{len(skipped)} of {len(paths)} pictures cannot be read: {'; '.join(skipped[:5])}")
-    if not md5s:
-        raise ValueError(f"{path} has no readable pictures for the split {split} "
-            f"(looked for {', '.join(sorted(SUFFIXES))})")
-    md5 = folder_md5({os.path.relpath(file, path): value for file, value in md5s.items()})
-    return Images(Pictures(list(md5s)), path.resolve().name, split, md5, skipped=tuple(skipped))
+        raise ValueError(f"{len(skipped)} of {total} pictures cannot be read: {'; '.join(skipped[:5])}")
+    if not len(known):
+        raise ValueError(f"{printable(path)} has no readable pictures for the split {split} (looked for "
+            f"{', '.join(sorted(SUFFIXES))}); {found}")
+    line = f"{printable(path)}, {split}: {found}"
+    if path.is_dir() or found.left or found.taken: print(line, file=sys.stderr)
+    md5 = folder_md5({os.path.relpath(file, path): value for file, value in zip(known.paths, known.md5s)})
+    name = printable(path.resolve().name).removeprefix("./")
+    return Images(known, name, split, md5, skipped=tuple(skipped), found=line)
 
 # %% ../nbs/04_data.ipynb #load
 def load(
@@ -301,7 +316,7 @@ def load(
 
 # %% ../nbs/04_data.ipynb #to-model
 def to_model(
-    images: np.ndarray | list[np.ndarray], # uint8 (N, H, W) or (N, H, W, 3); or a list of (H, W) or (H, W, 3)
+    images: np.ndarray | list | Pictures, # uint8 (N, H, W[, 3]); or a sequence of uint8 (H, W[, 3])
     size: int, # S, pixels
     channels: int, # C, 1 or 3
 ) -> torch.Tensor: # float32 (N, C, S, S) in [-1, 1]
@@ -310,7 +325,8 @@ def to_model(
         raise ValueError("a model has 1 or 3 channels and a size of at least 1, "
             f"not {channels} channels and size {size}")
     if len(images) == 0: raise ValueError("there are no images")
-    if isinstance(images, list): return torch.cat([to_model(image[None], size, channels) for image in images])
+    if isinstance(images, (list, Pictures)):
+        return torch.cat([to_model(image[None], size, channels) for image in images])
     if images.dtype != np.uint8 or not (images.ndim == 3 or images.ndim == 4 and images.shape[3] == 3):
         raise ValueError("images are uint8 of shape (N, H, W) or (N, H, W, 3), "
             f"not {images.dtype} of shape {images.shape}")
