@@ -88,6 +88,12 @@ def _diffuse_back(schedule, s, t, x_s, z):
     ratio = schedule.alpha(t)/schedule.alpha(s)
     return ratio*x_s + (schedule.sigma(t)**2 - ratio**2*schedule.sigma(s)**2).sqrt()*z
 
+# %% ../nbs/11_inpainting.ipynb #inpaint-keep
+def _keep(schedule, t, x, mask, z, moved):
+    "Images at time `t` whose known pixels are the originals' (with the noise `z`; None: without)"
+    known = x if z is None else schedule.alpha(t)*x + schedule.sigma(t)*z
+    return torch.where(mask > 0, known, moved)
+
 # %% ../nbs/11_inpainting.ipynb #inpaint-call
 @patch
 @torch.inference_mode()
@@ -106,10 +112,13 @@ def __call__(self: Inpaint,
         for again in range(self.resample if s > 0 else 1):
             if again: x_t, before = _diffuse_back(schedule, s, t, x_t, fresh()), None
             x0, eps = denoiser(x_t, t)
+            if s > 0 and hasattr(self.sampler, 'correct'):
+                z = fresh()
+                x_t = _keep(schedule, t, x, mask, z, self.sampler.correct(denoiser, t, s, x_t, eps, z))
+                x0, eps = denoiser(x_t, t)
             z = fresh() if s > 0 else None
             x_s = self.sampler(denoiser, t, s, x_t, x0, eps, z, before)
-            known = x if z is None else schedule.alpha(s)*x + schedule.sigma(s)*z
-            x_t, before = torch.where(mask > 0, known, x_s), (t, x0)
+            x_t, before = _keep(schedule, s, x, mask, z, x_s), (t, x0)
     return x_t
 
 # %% ../nbs/11_inpainting.ipynb #denoise

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['samplers', 'half_log_snr', 'time_of', 'time_grid', 'draw_times', 'EulerMaruyama', 'DDIM', 'DPMSolverPP',
-           'DPMSolverPPSDE', 'Heun']
+           'DPMSolverPPSDE', 'Heun', 'PredictorCorrector']
 
 # %% ../nbs/10_sampling.ipynb #imports
 import torch
@@ -143,6 +143,32 @@ class Heun:
         move = lambda e: a_s*(x/a_t + (schedule.sigma(s)/a_s - schedule.sigma(t)/a_t)*e)
         return move((eps + denoiser(move(eps), s)[1])/2)
 
+# %% ../nbs/10_sampling.ipynb #predictor-corrector
+class PredictorCorrector:
+    "Reverse diffusion, and Langevin dynamics before each step (Song et al. 2021, algorithms 2 to 5)"
+    evaluations = 2
+    def __init__(self,
+                 snr: float=.075 # signal-to-noise ratio r of the corrector
+                ):
+        if not 0 < snr <= 1: raise ValueError(f"snr must lie in (0, 1], not {snr!r}")
+        self.snr = snr
+
+    def correct(self, denoiser, t, s, x, eps, z):
+        "One step of Langevin dynamics at time `t`, with fresh noise `z`; the loop calls it before a step"
+        schedule = denoiser.schedule
+        g = -eps/schedule.sigma(t)
+        norm = g.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
+        step = 2*(schedule.alpha(t)/schedule.alpha(s)*self.snr*g[0].numel()**.5/norm)**2
+        return x + step*g + (2*step).sqrt()*z
+
+    def __call__(self, denoiser, t, s, x, x0, eps, z, before):
+        schedule = denoiser.schedule
+        ratio = schedule.alpha(t)/schedule.alpha(s)
+        v = schedule.sigma(t)**2 - ratio**2*schedule.sigma(s)**2
+        mean = (2 - ratio)*x - v/schedule.sigma(t)*eps
+        return mean if z is None else mean + v.sqrt()*z
+
 # %% ../nbs/10_sampling.ipynb #samplers
 samplers = {'euler-maruyama': EulerMaruyama, 'ddim': DDIM, 'dpm-solver++': DPMSolverPP,
-            'dpm-solver++-sde': DPMSolverPPSDE, 'heun': Heun}
+            'dpm-solver++-sde': DPMSolverPPSDE, 'heun': Heun,
+            'predictor-corrector': PredictorCorrector}
