@@ -349,15 +349,17 @@ def to_uint8(
 
 # %% ../nbs/04_data.ipynb #check-model-input
 def check_model_input(
-    x: torch.Tensor, # should be float (N, C, S, S) in [-1, 1]
+    x: torch.Tensor, # should be float32 (N, C, S, S) in [-1, 1]
     size: int, # S of the model
     channels: int, # C of the model
 ):
-    "Raise ValueError unless `x` is what the model was trained on: shape, finite, within [-1, 1], not empty."
-    if not torch.is_tensor(x) or not x.is_floating_point():
+    "Raise ValueError unless `x` is as in training: type, shape, finite, within [-1, 1], not empty."
+    if not torch.is_tensor(x) or x.dtype != torch.float32:
         kind = getattr(x, "dtype", type(x).__name__)
-        raise ValueError(f"expected a floating-point tensor, not {kind}; "
-            "`to_model` makes one of 8-bit images")
+        raise ValueError(f"expected a tensor of float32, not {kind}; `to_model` makes one of 8-bit images")
+    if x.layout != torch.strided or x.is_meta:
+        raise ValueError("expected a tensor with all its pixels, not a "
+            f"{'meta' if x.is_meta else 'sparse'} one")
     if x.ndim != 4: raise ValueError(f"expected shape (N, {channels}, {size}, {size}), not {tuple(x.shape)}")
     if len(x) == 0: raise ValueError("there are no images")
     if x.shape[1] != channels:
@@ -371,9 +373,9 @@ def check_model_input(
 # %% ../nbs/04_data.ipynb #image-indices
 def image_indices(
     images: torch.Tensor, # (N, ...) what is scored
-    index: torch.Tensor|None, # (N,) numbers in the full set; None = 0 ... N-1
+    index: torch.Tensor|None, # (N,) keys of their random numbers, see `Images.keys`; None = 0 ... N-1
 ) -> torch.Tensor: # (N,) int64
-    "The images' numbers in the full set; raises ValueError if there are not as many as images."
+    "The keys of the images' random numbers; raises ValueError if there are not as many as images."
     index = torch.arange(len(images)) if index is None else torch.as_tensor(index)
     if len(index) != len(images): raise ValueError(f"{len(images)} images but {len(index)} indices")
     return index

@@ -264,4 +264,4 @@ def save_table(
 ):
     "Write `path`.csv (6 significant digits), replaced as a whole; a missing value is an empty cell."
     csv = table.to_csv(index=False, float_format='%.6g', lineterminator='\n')
-    replace_files({f'{path}.csv': lambda temporary: temporary.write_text(csv)})
+    replace_files({f'{path}.csv': lambda temporary: temporary.write_text(csv, encoding='utf-8')})

@@ -29,10 +29,10 @@ def read_idx(
 ) -> np.ndarray: # uint8, in the shape that the header states
     "Read an IDX file; raises ValueError where header and content disagree."
     with gzip.open(path) as f: data = f.read()
-    zeros, kind, axes = struct.unpack(">HBB", data[:4])
-    shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * axes)
-    if zeros != 0 or kind != 8 or values.size != np.prod(shape):
+    zeros, kind, axes = struct.unpack(">HBB", data[:4].ljust(4, b"\0"))
+    shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes].ljust(4 * axes, b"\0"))
+    values = np.frombuffer(data[4 + 4 * axes :], np.uint8)
+    if zeros != 0 or kind != 8 or len(data) < 4 + 4 * axes or values.size != np.prod(shape):
         raise ValueError(f"{path} is not an IDX file of unsigned bytes: "
             f"its header says type {kind}, shape {shape}, but {values.size} bytes follow")
     return values.reshape(shape)
