@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.stamp
-.PHONY: help demo test quick data reproduce report verify bench docs readme notebooks lab clean
+.PHONY: help demo test quick data reproduce report verify bench docs readme notebooks lab trust release clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
@@ -47,6 +47,12 @@ notebooks: $(STAMP) ## run all chapters and keep their outputs
 lab: $(STAMP) ## JupyterLab; what it saves stays clean in git
 	@scripts/lab.sh
 
+trust: $(STAMP) ## what happens when something goes wrong: kills, a full disk, flipped bytes, bad input; writes its table and page
+	python scripts/trust.py; lmd study page trust
+
+release: $(STAMP) ## wheel, sdist and SBOM in dist/; the wheel judges digits in an empty environment
+	@scripts/release.sh
+
 clean: ## what the targets above make again in minutes; keeps data, runs, checkpoints and scores in progress
-	rm -rf demo _site dvc_plots .pytest_cache .hypothesis nbs/.hypothesis
+	rm -rf demo _site dist dvc_plots .pytest_cache .hypothesis nbs/.hypothesis
 	find lmd nbs tests -name __pycache__ -prune -exec rm -rf {} +

@@ -33,7 +33,7 @@ def needed(name, extras, found):
 def packages():
     "(name, licence, who needs it) of each package of requirements.lock that is installed"
     listed = subprocess.run([Path(sys.executable).with_name("pip-licenses"), "--from=mixed", "--format=json"], check=True,
-                            capture_output=True, text=True).stdout
+                            capture_output=True, encoding="utf-8").stdout
     locked = {canonicalize_name(m[1]) for m in re.finditer(r"^([\w.-]+)==", (ROOT/"requirements.lock").read_text(encoding="utf-8"), re.M)}
     library = {name for name, *_ in needed("lmd", (), set())}
     for line in json.loads(listed):

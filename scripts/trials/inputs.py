@@ -340,7 +340,7 @@ def device(args, name):
 def stray(variables, limit=60):
     "A command with variables of a launcher that is not there, as a real process"
     def run():
-        try: done = subprocess.run([sys.executable, "-m", "lmd", *SCORE], env=os.environ | variables, capture_output=True, text=True,
+        try: done = subprocess.run([sys.executable, "-m", "lmd", *SCORE], env=os.environ | variables, capture_output=True, encoding="utf-8",
                                    timeout=limit)
         except subprocess.TimeoutExpired: return "hang"
         if done.returncode == 0: return "right"

@@ -248,7 +248,7 @@ def in_folder(trial, folder, pipe, quiet):
     except BaseException as error:
         traceback.print_exc()
         outcome = "fault of the trial", repr(error)[:500]
-    with os.fdopen(pipe, "w") as f: json.dump(outcome, f)
+    with os.fdopen(pipe, "w", encoding="utf-8") as f: json.dump(outcome, f)
     os._exit(0)
 
 
@@ -274,7 +274,7 @@ def outcome(pid, end, until):
     try: os.killpg(pid, signal.SIGKILL)                 # it, or what it has left running
     except ProcessLookupError: pass
     if not done: os.waitpid(pid, 0)
-    with os.fdopen(end) as f: said = f.read()
+    with os.fdopen(end, encoding="utf-8") as f: said = f.read()
     if said: got = json.loads(said)
     elif late: got = "hang"
     else: got = "traceback", f"the process died ({status})"
