@@ -115,10 +115,14 @@ _register(
         citation=_netzer, files=(
             RemoteFile("train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373", _svhn + "train_32x32.mat"),
             RemoteFile("test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3", _svhn + "test_32x32.mat"))),
-    ImageSet("svhn1k", "lmd.sources:make_test", 3, 32, licence="non-commercial use only",
+    ImageSet("svhn1k", "lmd.sources:make_svhn1k", 3, 32, licence="non-commercial use only",
         citation=_netzer, folder="svhn", files=(
-            RemoteFile("train-first-1083.npz", "ab01f757c83ae3195ea2e2518371fc15"),
-            RemoteFile("extra-first-181.npz", "45612ad26c860d7def4cb94d9f16461c")),
+            RemoteFile("train-first-1083.npz", "ab01f757c83ae3195ea2e2518371fc15", start=3_500_000,
+                whole=RemoteFile("train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373",
+                    _svhn + "train_32x32.mat")),
+            RemoteFile("extra-first-181.npz", "45612ad26c860d7def4cb94d9f16461c", start=600_000,
+                whole=RemoteFile("extra_32x32.mat", "a93ce644f1a588dc4d68dda5feec44a7",
+                    _svhn + "extra_32x32.mat"))),
         note="test only: the first 1 083 crops of SVHN's train file and the first 181 of its extra file"),
     ImageSet("tinyimagenet32", "lmd.sources:make_test", 3, 32, licence="non-commercial research (ImageNet)",
         citation="Le and Yang, 2015, Tiny ImageNet visual recognition challenge",

@@ -353,6 +353,15 @@ class RemoteFile:
     url: str | None = None # official address
     archive: "RemoteFile | None" = None # the tar file that has this file as a member
     whole: "RemoteFile | None" = None # the larger official file that this one can be cut from
+    start: int = 0 # so many bytes of `whole` are enough; 0 = all
+
+# %% ../nbs/02_files.ipynb #first-bytes
+def _first_bytes(file, n, path):
+    "The first `n` bytes of a remote file, from a server that can send parts or not."
+    request = urllib.request.Request(file.url, headers={"Range": f"bytes=0-{n - 1}"})
+    with urllib.request.urlopen(request, timeout=60) as reply: data = reply.read(n)
+    replace_files({path: lambda temporary: temporary.write_bytes(data)})
+    return path
 
 # %% ../nbs/02_files.ipynb #extract
 def _extract(file, archive, path):
@@ -377,9 +386,12 @@ def obtain(
         if (found := file_md5(path)) == file.md5: return path
         raise ValueError(f"{path}: md5 is {found}, should be {file.md5}; replace this file in the mirror")
     if (path := cache / file.name).exists(): return path
-    if file.whole: return obtain(file.whole, folder, cache, mirror)
+    whole = file.whole
+    if whole and (not file.start or mirror and (mirror / "data" / folder / whole.name).exists()):
+        return obtain(whole, folder, cache, mirror)
     if file.archive: return _extract(file, obtain(file.archive, folder, cache, mirror), path)
     try:
+        if whole: return _first_bytes(whole, file.start, cache / whole.name)
         if file.url is None: raise OSError("it has no official address")
         return download(file.url, path, file.md5)
     except (OSError, http.client.HTTPException) as error:

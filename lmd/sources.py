@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['FONTS', 'HEALTHY', 'SICK', 'read_idx', 'make_idx', 'make_kmnist7k', 'read_cifar', 'make_cifar', 'read_svhn',
-           'make_svhn', 'make_test', 'make_faces', 'levels_to_uint8', 'block_count', 'make_digits',
-           'make_digits_flipped', 'letter_bitmap', 'make_letters', 'make_photo_patches', 'phantoms', 'make_phantoms',
-           'make_lesions']
+           'make_svhn', 'read_svhn_start', 'make_svhn1k', 'make_test', 'make_faces', 'levels_to_uint8', 'block_count',
+           'make_digits', 'make_digits_flipped', 'letter_bitmap', 'make_letters', 'make_photo_patches', 'phantoms',
+           'make_phantoms', 'make_lesions']
 
 # %% ../nbs/05_sources.ipynb #imports
-import gzip, pickle, struct
+import gzip, pickle, struct, zlib
 from pathlib import Path
 
 import matplotlib
@@ -20,7 +20,7 @@ from matplotlib.textpath import TextPath
 from scipy.io import loadmat
 from sklearn.datasets import load_digits, load_sample_images
 
-from .files import read_npz
+from .files import arrays_md5, read_npz
 from .pictures import to_gray
 
 # %% ../nbs/05_sources.ipynb #read-idx
@@ -107,6 +107,39 @@ def make_svhn(
     "SVHN's cropped digits."
     (images, labels), test = read_svhn(files["train_32x32.mat"]), read_svhn(files["test_32x32.mat"])
     return {"train": images, "train-labels": labels, "test": test[0], "test-labels": test[1]}
+
+# %% ../nbs/05_sources.ipynb #read-svhn-start
+def read_svhn_start(
+    path: Path, # an official `*_32x32.mat`, or its beginning
+    n: int, # images
+) -> np.ndarray: # (n, 32, 32, 3), uint8
+    "Read the first `n` cropped SVHN digits; raises ValueError where the file does not hold them."
+    with open(path, "rb") as f: head, content = f.read(128), f.read(n * 3100 + 10_000)
+    try:
+        if content[:1] == b"\x0f": content = zlib.decompressobj().decompress(content[8:], n * 3072 + 64)
+    except zlib.error: content = b""
+    axes, name, values = content[32:44], content[52:53], content[64 : 64 + n * 3072]
+    if head[:10] != b"MATLAB 5.0" or axes != struct.pack("<3I", 32, 32, 3) or name != b"X" \
+            or len(values) < n * 3072:
+        raise ValueError(f"{path} does not begin with {n} images of 32x32 pixels in MATLAB's format")
+    return np.frombuffer(values, np.uint8).reshape(n, 3, 32, 32).transpose(0, 3, 2, 1)
+
+# %% ../nbs/05_sources.ipynb #make-svhn1k
+_svhn1k = {"train": (1083, "e5ccd926276aff69feccb38c55cc724c"),
+           "extra": (181, "45612ad26c860d7def4cb94d9f16461c")} # images and their md5
+
+def make_svhn1k(
+    files: dict[str, Path], # train-first-1083.npz or (the beginning of) train_32x32.mat; the same of extra
+) -> dict[str, np.ndarray]: # 1 264 test images (N, 32, 32, 3), uint8
+    "The first images of SVHN's train and extra files; raises ValueError if they are not the known ones."
+    parts = []
+    for part, (n, md5) in _svhn1k.items():
+        cut, whole = f"{part}-first-{n}.npz", f"{part}_32x32.mat"
+        images = read_npz(files[cut])["images"] if cut in files else read_svhn_start(files[whole], n)
+        if (found := arrays_md5({"images": images})) != md5:
+            raise ValueError(f"the first {n} images of SVHN's {part} file have md5 {found}, should be {md5}")
+        parts.append(images)
+    return {"test": np.concatenate(parts)}
 
 # %% ../nbs/05_sources.ipynb #make-test
 def make_test(
