@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pretrained', 'weights_md5', 'Pretrained', 'weights_cache', 'find_weights', 'fetch_weights', 'read_weights',
-           'weights_table']
+           'network_md5', 'weights_table']
 
 # %% ../nbs/09b_weights.ipynb #imports
 import importlib.util, os, pickle, subprocess, sys, tarfile, tempfile, zipfile
@@ -217,6 +217,15 @@ def read_weights(
 ) -> dict: # name -> tensor, on the CPU
     "A network's true tensors; raises as `find_weights`, or `fetch_weights` where they may be fetched"
     return _tensors((fetch_weights if download else find_weights)(name), _known(name))
+
+# %% ../nbs/09b_weights.ipynb #identity
+def network_md5(
+    name: str, # of `pretrained`
+    path: str|Path|None=None, # the file that is used in place of the true weights
+) -> str: # 32 hexadecimal digits
+    "What tells a pretrained network from any other; raises as `find_weights`"
+    known = _known(name).md5
+    return known if known and path is None else file_md5(Path(path or find_weights(name)))
 
 # %% ../nbs/09b_weights.ipynb #table
 def weights_table() -> pd.DataFrame: # name, what, licence, and the file on this machine ('' = not here)

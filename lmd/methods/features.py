@@ -6,8 +6,9 @@
 __all__ = ['feature_networks', 'features_from_name', 'FeatureStatistics', 'PretrainedFeatures', 'FeaturesSetting']
 
 # %% ../../nbs/methods/04_features.ipynb #imports
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,21 +18,39 @@ from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
 from ..data import check_model_input, image_indices
-from ..distance import alexnet_layers, find_alexnet, find_simclrv2, lpips_network, SimCLRv2
+from ..weights import fetch_weights, find_weights, network_md5
+from ..networks import open_efficientnet, open_vgg16
+from ..distance import alexnet_layers, lpips_network, SimCLRv2
 from ..settings import AnySetting
 from ..scoring import in_domain_images
 
 # %% ../../nbs/methods/04_features.ipynb #alexnet
-def _alexnet(layers): # layers: slice of AlexNet's five
-    network = lpips_network(find_alexnet())
+def _pooled(network, layers):
+    "The averages of some of a network's feature maps"
     def features(images):
-        maps = alexnet_layers(network.to(images.device), images)[layers]
-        return torch.cat([layer.mean((2, 3)) for layer in maps], 1)
+        return torch.cat([layer.mean((2, 3)) for layer in network(images)[layers]], 1)
     return features
 
+def _alexnet(layers, weights=None): # layers: slice of AlexNet's five
+    network = lpips_network(weights or fetch_weights('alexnet'))
+    return _pooled(lambda images: alexnet_layers(network.to(images.device), images), layers)
+
+# %% ../../nbs/methods/04_features.ipynb #vgg
+def _double(images): # those below 32 pixels, as for LPIPS
+    return F.interpolate(images, scale_factor=2, mode='bilinear') if min(images.shape[2:]) < 32 else images
+
+def _vgg16(layers, weights=None): # layers: slice of the five blocks
+    network = open_vgg16(weights)
+    return _pooled(lambda images: network.to(images.device)(_double(images)), layers)
+
+# %% ../../nbs/methods/04_features.ipynb #efficientnet
+def _efficientnet(layers, weights=None): # layers: slice of stem, sixteen blocks and head
+    network = open_efficientnet(weights).to(memory_format=torch.channels_last)    # half as long on a CPU
+    return _pooled(lambda images: network.to(images.device)(images), layers)
+
 # %% ../../nbs/methods/04_features.ipynb #simclrv2
-def _simclrv2(weights=None):
-    network = SimCLRv2(weights or find_simclrv2()).features
+def _simclrv2(layers=None, weights=None):
+    network = SimCLRv2(weights or find_weights('simclrv2')).features
     def features(images):
         large = (F.interpolate(part, size=224, mode='bicubic')
                  for part in (images.expand(-1, 3, -1, -1)/2 + .5).split(32))      # few at a time
@@ -39,8 +58,13 @@ def _simclrv2(weights=None):
     return features
 
 # %% ../../nbs/methods/04_features.ipynb #feature-networks
-feature_networks = {'alexnet': lambda: _alexnet(slice(4, 5)), 'alexnet-all': lambda: _alexnet(slice(0, 5)),
-                    'simclrv2': _simclrv2}
+_last, _every = slice(-1, None), slice(None)
+feature_networks = { # name -> the network in `lmd.weights`, what makes features of it, which of its maps
+    'alexnet': ('alexnet', _alexnet, _last), 'alexnet-all': ('alexnet', _alexnet, _every),
+    'vgg16': ('vgg16', _vgg16, _last), 'vgg16-all': ('vgg16', _vgg16, _every),
+    'efficientnet-lite0': ('efficientnet-lite0', _efficientnet, _last),
+    'efficientnet-lite0-all': ('efficientnet-lite0', _efficientnet, _every),
+    'simclrv2': ('simclrv2', _simclrv2, None)}
 
 def _check_name(name):
     if name not in feature_networks:
@@ -49,13 +73,12 @@ def _check_name(name):
 # %% ../../nbs/methods/04_features.ipynb #features-from-name
 def features_from_name(
     name: str, # one of `feature_networks`
-    weights: str|None=None # file of SimCLRv2's weights; None = where `find_simclrv2` finds it
+    weights: str|None=None # file of the network's weights; None = those of `lmd.weights`
 ) -> Callable: # maps images (N, C, S, S) in [-1, 1] to features (N, D)
     "A pretrained network; raises ValueError on an unknown name, FileNotFoundError without its weights"
     _check_name(name)
-    if weights and name != 'simclrv2':
-        raise ValueError(f"a file of weights can be given for simclrv2 only, not for {name}")
-    return feature_networks[name](*([weights] if weights else []))
+    _, make, layers = feature_networks[name]
+    return make(layers, weights)
 
 # %% ../../nbs/methods/04_features.ipynb #statistics
 def _unit(features): return features/np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
@@ -97,13 +120,14 @@ class PretrainedFeatures:
                  k: int=50, # neighbour that counts
                  device: str='cpu', # where the network runs
                  batch: int=250, # images at once
-                 autocast: torch.dtype|None=None # run the network in this type, or None for float32
+                 autocast: torch.dtype|None=None, # run the network in this type, or None for float32
+                 known: FeatureStatistics|None=None # of these very images, if they were fitted before
                 ):
         "Raises ValueError as `FeatureStatistics`."
         self.features, self.device, self.batch, self.autocast = features, device, batch, autocast
         self.channels, self.size = in_domain.shape[1:3]
         check_model_input(in_domain, self.size, self.channels)
-        self.statistics = FeatureStatistics(self._features(in_domain), k)
+        self.statistics = known or FeatureStatistics(self._features(in_domain), k)
 
     @torch.inference_mode()
     def _features(self, images):
@@ -140,7 +164,7 @@ class FeaturesSetting(AnySetting):
     features: str = 'alexnet-all' # one of `feature_networks`
     fit: int = 10000              # most training images: seeded random ones of a larger set
     k: int = 50                   # neighbour that counts
-    weights: str | None = None    # file of SimCLRv2's weights, r50_1x_sk1.pth; null = as `find_simclrv2`
+    weights: str | None = None    # file of the network's weights; null = those of `lmd.weights`
 
     def __post_init__(self):
         super().__post_init__()
@@ -148,8 +172,21 @@ class FeaturesSetting(AnySetting):
         if not 1 <= self.k < self.fit:
             raise ValueError(f"k must be at least 1 and less than fit, not {self.k} with fit {self.fit}")
 
-    def detector(self, model, device='cpu', batch=250, root=None):
-        "The detector of the in-domain set that the checkpoint names, fitted on training images under `root`"
-        train = in_domain_images(model, 'train', self.fit, self.seed, root)
-        network = features_from_name(self.features, self.weights)
-        return PretrainedFeatures(network, train, self.k, device, batch, self.autocast)
+    def networks(self):
+        "The pretrained network and its md5: part of a run's identity"
+        name = feature_networks[self.features][0]
+        return {name: network_md5(name, self.weights)}
+
+# %% ../../nbs/methods/04_features.ipynb #setting-detector
+_fitted = {} # of the last detector: what it was fitted on -> its statistics
+
+@patch
+def detector(self: FeaturesSetting, model, device='cpu', batch=250, root=None):
+    "The detector of the in-domain set that the checkpoint names, fitted on training images under `root`"
+    train = in_domain_images(model, 'train', self.fit, self.seed, root)
+    network = features_from_name(self.features, self.weights)
+    key = replace(self, n=None), str(device), hashlib.md5(train.numpy().tobytes()).hexdigest()
+    made = PretrainedFeatures(network, train, self.k, device, batch, self.autocast, _fitted.get(key))
+    _fitted.clear()
+    _fitted[key] = made.statistics
+    return made
