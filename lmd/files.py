@@ -150,7 +150,7 @@ def lock(
     try: held.acquire(timeout=0)
     except Timeout:
         owner = who.read_text(encoding="utf-8") if who.exists() else "another process"
-        print(f"{what}: {owner} is at work on {path}; waiting for its end (Ctrl-C ends the waiting)",
+        print(f"{what}: {owner} is at work on {path}; waiting for its end (Ctrl-C ends this)",
               file=sys.stderr, flush=True)
         held.acquire()
     try:
