@@ -48,7 +48,7 @@ lab: $(STAMP) ## JupyterLab; what it saves stays clean in git
 	@scripts/lab.sh
 
 trust: $(STAMP) ## what happens when something goes wrong: kills, a full disk, flipped bytes, bad input; writes its table and page
-	python scripts/trust.py; lmd study page trust
+	@python scripts/trust.py; wrong=$$?; lmd study page trust; exit $$wrong
 
 release: $(STAMP) ## wheel, sdist and SBOM in dist/; the wheel judges digits in an empty environment
 	@scripts/release.sh

@@ -38,7 +38,7 @@ def numbered(about, only):
     count = {}
     for trial in trials(about):
         number = count[trial.kind] = count.get(trial.kind, -1) + 1
-        if only is None or only.lower() in trial.kind.lower(): yield number, trial
+        if not only or any(part.lower() in trial.kind.lower() for part in only): yield number, trial
 
 
 def run_all(chosen, world, folder, jobs):
@@ -63,7 +63,7 @@ def show(number, trial, said, why):
 
 
 @click.command(context_settings=dict(help_option_names=["-h", "--help"]))
-@click.option("--only", help="Trials of the kinds with this in their name.")
+@click.option("--only", multiple=True, help="Trials of the kinds with this in their name; may be given several times.")
 @click.option("--trial", type=int, help="One trial of that kind, by its number.")
 @click.option("--all", "everything", is_flag=True, help="Print right and refused trials, too.")
 @click.option("--jobs", default=2, help="Trials at the same time.", show_default=True)
@@ -75,7 +75,7 @@ def main(only, trial, everything, jobs, out):
     folder = Path(tempfile.mkdtemp(prefix="trust-"))
     try:
         (folder/"world").mkdir()
-        os.environ |= {"HOME": str(folder), "LMD_MIRROR": ""}
+        os.environ |= {"HOME": str(folder), "LMD_MIRROR": "", "HF_HUB_OFFLINE": "1"}
         about = make_world(folder/"world")
         os.chdir(home)
         chosen = [(n, t) for n, t in numbered(about, only) if trial is None or n == trial]
@@ -86,7 +86,7 @@ def main(only, trial, everything, jobs, out):
             if everything or trial is not None or said not in ("right", "refused"): show(number, done, said, why)
         table = trust_table(pd.DataFrame(ended), [(t.kind, t.fault) for _, t in chosen])
         print(table.groupby("kind", sort=False)[["trials", *OUTCOMES]].sum().to_string())
-        if only is None:
+        if not only:
             Path(out).parent.mkdir(parents=True, exist_ok=True)
             table.to_csv(out, index=False)
         print(f"{time.monotonic() - began:.0f} seconds")

@@ -50,6 +50,8 @@ PATHS = [("", BAD), (" ", ANY), (".", ANY), ("missing", ANY), ("missing/x", ANY)
 FOLDERS = {"out", "run_folder", "params", "root", "calibration", "maps", "report", "models", "mirror", "model", "scores", "in_domain",
            "out_of_domain", "work", "student", "latent", "reports", "notebooks"}
 
+READ_ONLY = {"root", "models", "mirror", "params", "work", "run_folder"}      # nothing may be needed of what is there
+
 BASE = { # a good command line of each command: parameter -> values
     "train": dict(source="digits", config="tiny", out="made/model", device="cpu"),
     "score": dict(sources="./pictures", model="model", setting="quick", out="made.parquet", device="cpu"),
@@ -59,6 +61,7 @@ BASE = { # a good command line of each command: parameter -> values
     "verify": dict(scores="inside.parquet", models=".", n="4", device="cpu"),
     "reconstruct": dict(sources="digits", model="model", setting="quick", out="made.npz", device="cpu"),
     "data list": {}, "data fetch": dict(names="digits"), "weights": {}}
+LONG = {"study bench", "study million", "study page", "study outlier-aware", "weights", "weights fetch", "model fetch"}
 STUDY = dict(model="missing-model", out="made", source="digits", outside="letters", n="2", setting="quick")
 
 
@@ -77,6 +80,7 @@ def pool(parameter):
     if getattr(parameter, "is_flag", False): return [(None, ANY)]
     if isinstance(kind, click.types.IntParamType): return WHOLE if isinstance(kind, click.IntRange) else [(v, BAD if v in ("nan", "", "ten") else ANY) for v, _ in WHOLE]
     if isinstance(kind, click.types.FloatParamType): return NUMBER
+    if parameter.name in READ_ONLY: return [(v, ANY) for v, _ in PATHS]
     return PATHS if parameter.name in FOLDERS else TEXT + [(v, ANY) for v, _ in PATHS[3:20]]
 
 
@@ -84,8 +88,8 @@ def command_lines():
     "(words of the command, its parameter, value, whether it must be refused) for every option, in a fixed order"
     for words, made in commands():
         for parameter in made.params:
-            if parameter.name in ("help", "version") or parameter.hidden if hasattr(parameter, "hidden") else False: continue
-            for value, bad in pool(parameter): yield words, made, parameter, value, bad
+            for value, bad in pool(parameter):          # minutes of work, or a download, are no trial
+                if bad or words not in LONG: yield words, made, parameter, value, bad
 
 
 def arguments(words, made, parameter, value):
@@ -161,7 +165,7 @@ def real_line(line):
     def run():
         traps()
         args = arguments(words, made, parameter, value)
-        try: done = subprocess.run([sys.executable, "-m", "lmd", *args], capture_output=True, stdin=subprocess.DEVNULL, timeout=100)
+        try: done = subprocess.run([sys.executable, "-m", "lmd", *args], capture_output=True, stdin=subprocess.DEVNULL, timeout=200)
         except subprocess.TimeoutExpired: return "hang"
         except ValueError: return "refused", "no such argument can be given"
         out, err = (text.decode("utf-8", "backslashreplace") for text in (done.stdout, done.stderr))
@@ -278,8 +282,8 @@ def spread(items, n):
 
 def generated(about):
     lines, functions = list(command_lines()), [c for c in calls() if c[3] is not None]
-    for line in spread(lines, 600): yield Trial("generated: command lines", f"lmd {line[0]}", generated_line(line), 60)
+    for line in spread(lines, 600): yield Trial("generated: command lines", f"lmd {line[0]}", generated_line(line))
     for what, said, function, bad in spread(functions, 350):
-        yield Trial("generated: calls", what, generated_call(what, said, function, bad), 60)
-    for line in spread(lines[3:], 50): yield Trial("generated: command lines", "the same as real commands", real_line(line), 110)
+        yield Trial("generated: calls", what, generated_call(what, said, function, bad))
+    for line in spread(lines[3:], 50): yield Trial("generated: command lines", "the same as real commands", real_line(line), 240)
 

@@ -364,8 +364,8 @@ def inputs(about):
     yield Trial("places to write to", "two trainings of one name", others_data)
     score = "score", "./pictures", "--model", "model", "--setting", "quick", "--out", "made.parquet", *CPU
     train = "train", "digits", "--config", "tiny", "--out", "made/model", *CPU
-    for what, text in BAD_PARAMS.items(): yield Trial("parameter files", f"settings: {what}", with_params(text, score), 30)
-    for what, line in BAD_TRAIN.items(): yield Trial("parameter files", f"train: {what}", with_params(bad_training(line), train), 30)
+    for what, text in BAD_PARAMS.items(): yield Trial("parameter files", f"settings: {what}", with_params(text, score))
+    for what, line in BAD_TRAIN.items(): yield Trial("parameter files", f"train: {what}", with_params(bad_training(line), train))
     for what, config in GOOD_MODELS.items(): yield Trial("foreign models", what, model(config, good=True))
     for what, config in BAD_MODELS.items(): yield Trial("foreign models", what, model(config))
     for what, change in CHANGED_MODELS.items(): yield Trial("foreign models", what, model(ddpm(), change))
@@ -376,6 +376,6 @@ def inputs(about):
                     verify=("verify", "inside.parquet", "--models", "."))
     for name, args in commands.items():
         for gadget in ("cuda", "cuda:7", "mps", "bogus", "", "CPU", "meta"):
-            if gadget not in there: yield Trial("devices", f"lmd {name} --device", device(args, gadget), 30)
+            if gadget not in there: yield Trial("devices", f"lmd {name} --device", device(args, gadget))
     yield Trial("devices", "WORLD_SIZE of a launcher that is not there", stray({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": "29599", "LOCAL_RANK": "0"}, 240), 260)
