@@ -146,7 +146,7 @@ def lock(
     file, who = _beside(Path(path).absolute(), ".lock"), _beside(Path(path).absolute(), ".owner")
     check_target(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(file, is_singleton=True)            # one object a file, so that a thread can take it twice
+    held = FileLock(file, is_singleton=True)        # one object a file: a thread can take it twice
     try: held.acquire(timeout=0)
     except Timeout:
         owner = who.read_text(encoding="utf-8") if who.exists() else "another process"

@@ -222,7 +222,7 @@ class Found:
         def names(values):
             values = list(dict.fromkeys(values))
             return ", ".join(values[:3]) + (", …" if len(values) > 3 else "")
-        def kinds(noted): return "; ".join(f"{len(v)} {kind} ({names(v)})" for kind, v in noted.items())
+        def kinds(noted): return "; ".join(f"{kind}: {len(v)} ({names(v)})" for kind, v in noted.items())
         return (f"{len(self.pictures)} picture{'s' * (len(self.pictures) != 1)}"
                 + (f"; not taken: {kinds(self.left)}" if self.left else "")
                 + (f"; of these: {kinds(self.taken)}" if self.taken else ""))
@@ -234,8 +234,8 @@ def _search_entry(path, root, seen, found):
     if path.name.startswith(".") or path.name in ("__MACOSX", "@eaDir"): found.note("hidden", path.name)
     elif os.path.isdir(path):
         inside = path.is_symlink() and (real.is_relative_to(root) or root.is_relative_to(real))
-        if inside or real in seen: found.note("links to folders that are searched anyway", path.name)
-        else: seen.add(real); return True
+        if not inside and real not in seen: seen.add(real); return True
+        found.note("links to folders that are searched anyway, or hold this one", path.name)
     elif path.is_symlink() and not os.path.exists(path): found.note("dangling links", path.name)
     elif path.suffix.lower() not in SUFFIXES: found.note("other files", path.suffix or path.name)
     elif not path.is_file(): found.note("pipes, sockets or devices", path.name)
