@@ -22,9 +22,13 @@ def aggregate(
     Raises ValueError on an unknown aggregate, a wrong shape, no images, no attempts, NaN or Inf."""
     aggregates = {'median': np.median, 'mean': np.mean, 'min': np.min, 'max': np.max,
                   'trimmed': partial(trim_mean, proportiontocut=.2)}
-    if aggregate not in aggregates:
+    if not isinstance(aggregate, str) or aggregate not in aggregates:
         raise ValueError(f'no aggregate {aggregate!r}; there are {", ".join(aggregates)}')
-    d = np.asarray(distances, dtype=np.float64)
+    try: d = np.asarray(distances)
+    except (ValueError, TypeError, RuntimeError) as e:
+        raise ValueError(f'distances are no array: {e}') from None
+    if d.dtype.kind not in 'fiu': raise ValueError(f'distances must be real numbers, not {d.dtype}')
+    d = d.astype(np.float64)
     if d.ndim != 2 or d.size == 0:
         raise ValueError(f'distances need the shape (images, attempts), at least one of each, not {d.shape}')
     bad = np.flatnonzero(~np.isfinite(d).all(axis=1))
@@ -40,10 +44,13 @@ def attempt_matrix(
     """One distance as images x attempts.
 
     Raises ValueError on a missing column, no rows, a doubled row, or images that differ in their attempts."""
+    if column in ('image', 'attempt'): raise ValueError(f'{column} is no distance')
     missing = {'image', 'attempt', column} - set(scores.columns)
     if missing:
         raise ValueError(f'the scores have no column {sorted(missing)}; they have {list(scores.columns)}')
     if scores.empty: raise ValueError('the scores have no rows')
+    if scores[['image', 'attempt']].isna().any(axis=None):
+        raise ValueError('there are rows without an image or an attempt')
     doubled = scores.duplicated(['image', 'attempt'])
     if doubled.any(): raise ValueError(f'{doubled.sum()} rows repeat an image and attempt, '
                                        f'the first is image {scores["image"][doubled].iloc[0]}')

@@ -161,6 +161,7 @@ def model_card(
     rows = {'training images': first, **rows, 'released as': 'half precision', 'licence': licence}
     table = ''.join(f'| {heading} | {text} |\n' for heading, text in rows.items())
     shown = ''.join(f'\n![{caption}]({file})\n' for file, caption in (pictures or {}).items())
+    summary = summary.replace(str(images.name), _plain(images.name))
     return f'# {_plain(name)}\n\n{summary}\n\n| | |\n|---|---|\n{table}{shown}'
 
 # %% ../nbs/07c_checkpoints.ipynb #finite

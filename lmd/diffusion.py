@@ -142,6 +142,7 @@ def save_checkpoint(
     folder: str|Path, # checkpoints/<name>; an existing one is replaced
     schedule: dict, # as `schedule_from_dict` reads it
     card: str, # README.md: the model card
+    draw=None, # called with the folder, before it takes its place, to add the pictures of the card
     **provenance # goes into lmd.json: data, data md5, steps, seed, ...
 ):
     "Write `unet/` in half precision, `lmd.json` and the card, and `diffusers`' index where it holds"
@@ -154,6 +155,7 @@ def save_checkpoint(
         half.half().save_pretrained(new/'unet')
         if network.factor == 1 and denoiser.prediction == 'eps' and schedule == {'name': 'vp-linear'}:
             _save_diffusers_index(new)
+        if draw: draw(new)
 
 # %% ../nbs/08_diffusion.ipynb #unet-weights
 def _weight_files(folder):
@@ -239,7 +241,8 @@ def _check_parts(folder):
     if name not in _pipelines:
         raise ValueError(f"{folder} is a {name!s:.80}; LMD takes unconditional models of pixels "
                          f"({', '.join(_pipelines)})")
-    parts = {k for k, v in index.items() if not k.startswith('_') and isinstance(v, list) and any(v)}
+    parts = {k for k, v in index.items()
+             if k[:1] != '_' and isinstance(v, list) and any(v) and v[-1] != 'UNet2DModel'}
     parts |= {p.name for p in folder.iterdir() if (p/'config.json').is_file()}
     if more := parts - {'unet', 'unet_ema', 'scheduler'}:
         raise ValueError(f"{folder} has {', '.join(sorted(more))} beside its U-Net: a model of codes, or one "
