@@ -7,21 +7,37 @@ __all__ = ['detect_command', 'reconstruct_command']
 
 # %% ../nbs/31_cli_pictures.ipynb #imports
 import sys
+from pathlib import Path
 
 import click
 
-from .cli import exit_if_skipped, shared_options
+from .cli import exit_if_skipped, shared_options, Target
+
+# %% ../nbs/31_cli_pictures.ipynb #find-calibration
+def _beside(ctx, option, given):
+    "The calibration that was named, or else that in the folder of the model"
+    model = ctx.params.get('model')
+    if given or not model: return given
+    if (Path(model)/'calibration.json').exists(): return str(Path(model)/'calibration')
+    raise click.ClickException(
+        f'{model} has no calibration.json: name one with --calibration, or make it with `lmd calibrate SCORES '
+        f'--out {model}/calibration`, SCORES being of in-domain images that it was not trained on')
 
 # %% ../nbs/31_cli_pictures.ipynb #detect-options
 def _detect_options(command):
     "The options that `lmd detect` alone has"
     for option in (
-        click.option('--report',
-            help='HTML page to write: numbers, histogram, the most and least in-domain images and why.'),
-        click.option('--maps',
-            help='Folder for a picture of each flagged image: what it is, what was expected, and the map.'),
+        click.option('--report', type=Target(),
+            help='HTML page to write: numbers, all flagged pictures and why, the most in-domain ones.'),
+        click.option('--maps', type=Target(folder=True),
+            help='Folder for a PNG of each flagged picture: what it is, what was expected, and the map.'),
+        click.option('--tile-side', 'side', type=click.IntRange(1),
+            help='Side of the squares of --tile in pixels. [default: the shorter side of the picture]'),
+        click.option('--tile', 'tiled', is_flag=True,
+            help='Judge all of a picture, by squares side by side; otherwise the square in its middle.'),
         click.option('--fpr', default=.05, help='Share of in-domain images that may be flagged.'),
-        click.option('--calibration', required=True, help='As written by `lmd calibrate`.')):
+        click.option('--calibration', callback=_beside,
+            help='As written by `lmd calibrate`. [default: calibration in the folder of the model]')):
         command = option(command)
     return command
 
@@ -30,44 +46,51 @@ def _detect_options(command):
 @click.argument('source')
 @shared_options('model')
 @_detect_options
-@shared_options('split', 'root', 'device', 'batch', 'skip')
-def detect_command(source, model, calibration, fpr, maps, report, split, root, device, batch,
-                   skip_unreadable):
+@shared_options('split', 'root', 'work', 'device', 'batch', 'skip')
+def detect_command(source, model, calibration, fpr, tiled, side, maps, report, device, batch, root,
+                   **options):
     """Flag images of SOURCE (a set, a folder, a picture, or - for paths on standard input).
 
     A line of csv is printed for each.
 
     The exit code is 0 when all images were read, whatever was flagged, and 3 when some were skipped."""
+    from tqdm import tqdm
     from lmd.calibration import open_calibrated
-    from lmd.run_report import RunReport, detect_lines, source_batches, stream_batches, write_run_report
-    calibrated = open_calibrated(calibration, model, device, batch, root)
-    run = RunReport(calibrated, fpr)
-    def say(line): click.echo(f'skipped {line}', err=True)
-    if source == '-': batches = stream_batches(sys.stdin, skip_unreadable, say)
-    else:
-        attempts = calibrated.detector.attempts
-        batches = source_batches(source, split, root, attempts, batch, skip_unreadable, say)
-    for line in detect_lines(run, batches, maps, explained=bool(maps or report)): click.echo(line)
-    if report: write_run_report(run, report, f'{source}: {len(run.names)} images')
+    from lmd.detecting import detect, hopeless
+    from lmd.run_report import RunReport
+    run = RunReport(open_calibrated(calibration, model, device, batch, root), fpr)
+    def say(line): tqdm.write(line, file=sys.stderr)
+    options |= {'root': root, 'batch': batch, 'maps': maps, 'page': report, 'say': say,
+                'tiled': tiled or side is not None, 'side': side}
+    for line in detect(run, source, _paths_of_stdin(source), **options): tqdm.write(line)
+    for line in (run.summary(), hopeless(run)): click.echo(line, err=True, nl=bool(line))
     if run.skipped: sys.exit(3)
+
+# %% ../nbs/31_cli_pictures.ipynb #stdin
+def _paths_of_stdin(source):
+    "Standard input, with names of files that are no text, if it is the source"
+    if source != '-': return ()
+    if hasattr(sys.stdin, 'reconfigure'): sys.stdin.reconfigure(errors='surrogateescape')
+    return sys.stdin
 
 # %% ../nbs/31_cli_pictures.ipynb #reconstruct-command
 @click.command('reconstruct')
 @click.argument('sources', nargs=-1, required=True, metavar='SOURCE...')
-@shared_options('model', 'setting')
-@click.option('--out', required=True, help='A folder, which gets an npz file a source; or one npz file.')
+@shared_options('model', 'setting', 'changes')
+@click.option('--out', required=True, type=Target(folder=True, suffixes=('.npz',)),
+              help='A folder, which gets an npz file a source; or one npz file.')
 @click.option('--erosion', 'erosions', multiple=True,
               help='Of sample repairing: an erosion to show; may be given several times. [default: all]')
 @click.option('-n', default=4, type=click.IntRange(1),
               help='How many images: the first n that the setting scores.')
 @shared_options('split', 'params', 'root', 'device', 'batch', 'skip')
-def reconstruct_command(sources, model, setting, out, erosions, n, split, params, root, device, batch,
-                        skip_unreadable):
+def reconstruct_command(sources, model, setting, changes, out, erosions, n, split, params, root, device,
+                        batch, skip_unreadable):
     """Write originals, masks, reconstructions and distances of a few images; of sample repairing, eroded and
     repaired images. A SOURCE is SET, SET:SPLIT or SET:SPLIT:OUTLIERS, or the path of a folder or picture."""
     from lmd.maps import reconstruct_sets
     from lmd.settings import load_params
-    settings = load_params('settings', setting, params)
+    settings = load_params('settings', setting, params, changes=changes)
     made = reconstruct_sets(sources, model, settings, out, n, erosions, split, root, device, batch,
                             skip_unreadable)
     for path, images in made.items(): click.echo(f'{path}: {min(n, len(settings.indices(images)))} images')

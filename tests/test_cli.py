@@ -1,6 +1,7 @@
 "The commands from end to end on a small model: what they print and write, and runs that were stopped."
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,10 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
+from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from conftest import QUICKLY, largest_relative_difference, message, train, wait_for
+from lmd import cli
 from lmd.calibration import open_calibrated
 from lmd.cli import main
 from lmd.combination import measurements
@@ -50,17 +55,112 @@ def test_help_imports_no_library():
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
-def test_the_package_is_a_command():
+@pytest.mark.parametrize("folder", [".", str(Path(cli.__file__).parent)])
+def test_the_package_is_a_command(folder):
+    "From any folder, that of its own modules included, where `random` is not Python's"
     version = [sys.executable, "-m", "lmd", "--version"]
-    done = subprocess.run(version, capture_output=True, text=True, check=True)
+    done = subprocess.run(version, capture_output=True, text=True, check=True, cwd=folder)
     assert done.stdout.startswith("python -m lmd, version ")
 
 
-@pytest.mark.parametrize("device", ["bogus", "cuda"])
+def test_a_folder_that_is_gone(tmp_path):
+    program = ("import os; os.chdir('gone'); os.rmdir('../gone'); from lmd.cli import main; "
+               "main(['score', './x', '--model', 'm', '--setting', 's', '--out', 'o'])")
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+
+
+def test_a_terminal_without_letters(tmp_path):
+    "A name that a Latin-1 terminal cannot show is escaped, on both streams"
+    (tmp_path / "雨.parquet").write_text("no scores")
+    command = [sys.executable, "-m", "lmd", "eval", "雨.parquet", "雨.parquet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True,
+                          env=os.environ | {"PYTHONIOENCODING": "latin-1:strict"})
+    assert done.returncode == 1 and done.stderr.startswith(b"Error: ") and b"\\u96e8.parquet" in done.stderr
+    program = "from lmd.cli import main; import click; main.add_command(click.command('say')(lambda: " \
+              "click.echo('雨'))); main(['say'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True,
+                          env=os.environ | {"PYTHONIOENCODING": "latin-1:strict"})
+    assert done.stdout == b"\\u96e8\n", done
+
+
+# ---- what may be written
+
+@pytest.mark.parametrize("target", ["link", "dangling", "pipe", "/dev/null", "file/below", "", "folder/"])
+@pytest.mark.parametrize("command", [
+    ("score", "./pictures", "--model", "m", "--setting", "quick", "--out"),
+    ("train", "digits", "--config", "tiny", "--out"),
+    ("reconstruct", "digits", "--model", "m", "--setting", "quick", "--out"),
+    ("detect", "digits", "--model", "m", "--calibration", "c", "--maps"),
+    ("detect", "digits", "--model", "m", "--calibration", "c", "--report"),
+    ("score", "digits", "--model", "m", "--setting", "quick", "--out", "x.parquet", "--work"),
+    ("study", "localise", "digits", "--model", "m", "--setting", "quick", "--out")], ids=lambda c: c[-1])
+def test_nothing_else_is_written_to(lmd, tmp_path, monkeypatch, command, target):
+    "Said before any work: neither the model nor the calibration is looked for"
+    monkeypatch.chdir(tmp_path)
+    for name in ("real", "folder"): Path(name).mkdir()
+    Path("file").write_text("mine")
+    Path("link").symlink_to("real"), Path("dangling").symlink_to("nowhere")
+    os.mkfifo("pipe")
+    if target == "folder/" and command[-1] != "--report": return               # a folder may be named so
+    before = sorted(Path(".").rglob("*"))
+    got = CliRunner().invoke(main, [*command, target], catch_exceptions=False)
+    assert got.exit_code == 1 and got.stderr.startswith("Error: ") and got.stderr.count("\n") == 1
+    assert "m" != got.stderr and "no checkpoint" not in got.stderr
+    assert sorted(Path(".").rglob("*")) == before and Path("file").read_text() == "mine"
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_folder_of_the_user_is_kept(lmd, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("dear")
+    for kind in ((), ("--kind", "vae", "--config", "digits-vae")):
+        got = lmd("train", "digits", "--config", "tiny", *kind, "--out", tmp_path / "mine", code=1)
+        assert str(tmp_path / "mine") in message(got)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+    assert not Path("runs/mine").exists()
+
+
+# ---- settings
+
+def test_settings_are_listed_and_shown(lmd):
+    listed = lmd("settings", "list").stdout
+    assert "settings:" in listed and "train:" in listed
+    assert all(f"  {name} " in listed for name in ("default", "quick", "tiny", "gray-64"))
+    shown = yaml.safe_load(lmd("settings", "show", "settings", "quick", "--set", "attempts=7").stdout)
+    entry = shown["settings"]["quick"]
+    assert entry["method"] == "lmd" and (entry["steps"], entry["attempts"], entry["eta"]) == (2, 7, 1.)
+    shown = yaml.safe_load(lmd("settings", "show", "train", "tiny").stdout)
+    assert shown["train"]["tiny"]["kind"] == "denoiser" and shown["train"]["tiny"]["width"] == [16, 16]
+
+
+def test_what_is_shown_can_be_used(lmd, tmp_path):
+    "An entry in full is a parameter file that gives the same entry"
+    shown = lmd("settings", "show", "train", "digits-vae").stdout
+    (tmp_path / "p.yaml").write_text(shown)
+    assert lmd("settings", "show", "train", "digits-vae", "--params", tmp_path / "p.yaml").stdout == shown
+
+
+@pytest.mark.parametrize("change", ["steps=none", "stepz=2", "steps", "=2", "steps=[1", "distances=5",
+                                    "steps=0", "distances=[psnr]", "n=1.5"])
+def test_a_bad_change_is_refused(lmd, model, change):
+    got = lmd("score", "digits", "--model", model, *QUICKLY, "--set", change, "--out", "no.parquet", code=1)
+    assert message(got) and not Path("no.parquet").exists()
+
+
+def test_a_field_is_changed_for_one_run(lmd, model):
+    lmd("score", "letters", "--model", model, *QUICKLY, "--set", "steps=3", "--set", "distances=[mse]",
+        "--set", "n=5", "--out", "changed.parquet")
+    about = read_metadata("changed.parquet")["setting"]
+    assert (about["steps"], about["distances"], about["n"]) == (3, ["mse"], 5)
+
+
+@pytest.mark.parametrize("device", ["bogus", "meta", "cuda", "cuda:99", ""])
 def test_a_device_must_be_there(lmd, device):
     if device == "cuda" and torch.cuda.is_available(): pytest.skip("there is a GPU")
     got = lmd("score", "digits", "--model", "x", "--setting", "x", "--out", "x", "--device", device, code=1)
-    assert message(got) == f"Error: there is no device {device!r} on this machine: use --device cpu"
+    assert message(got).startswith(f"Error: there is no device {device!r} on this machine; there is cpu")
 
 
 # ---- data and training
@@ -77,9 +177,15 @@ def test_fetching_names_each_set_that_fails(lmd):
 
 
 def test_weights_are_found_or_said_how_to_get(lmd):
-    with patch("lmd.distance.find_alexnet", return_value="here"): assert lmd("weights").stdout == "here\n"
-    with patch("lmd.distance.find_alexnet", side_effect=FileNotFoundError("three ways")):
+    with patch("lmd.weights.find_weights", return_value="here"):
+        assert {"alexnet here", "vgg16 here"} <= {" ".join(line.split()) for line in
+                                                  lmd("weights").stdout.splitlines()}
+    with patch("lmd.weights.find_weights", side_effect=FileNotFoundError("three ways")):
         assert message(lmd("weights", code=1)) == "Error: three ways"
+    with patch("lmd.weights.fetch_weights", side_effect=lambda name: f"/{name}"):
+        assert lmd("weights", "fetch").stdout == "/alexnet\n"
+        assert lmd("weights", "fetch", "vgg16", "simclrv2").stdout == "/vgg16\n/simclrv2\n"
+    assert "nothing" in message(lmd("weights", "fetch", "nothing", code=1))
 
 
 def test_a_checkpoint_has_its_files(place, model):
@@ -113,7 +219,7 @@ def test_scores(scored):
         assert frame["attempt"].tolist() == [0, 1] * n
         assert np.isfinite(frame).all(axis=None) and (frame["mse"] > 0).all()
         assert (about["source"], about["nfe"], about["setting"]["steps"]) == (Path(file).stem, 4, 2)
-    assert not list(Path(".shards").glob("*"))
+    assert not list(Path("runs").glob("*/*.parquet"))
 
 
 def test_outliers_are_a_source(lmd, scored, model):
@@ -266,7 +372,61 @@ def test_detect_explains(lmd, calibrated, tmp_path):
     got = lmd("detect", "./pictures", *calibrated, "--fpr", .9, *written)
     flagged = pd.read_csv(io.StringIO(got.stdout))["flagged"].sum()
     assert len(list((tmp_path / "maps").iterdir())) == flagged >= 1
-    assert (tmp_path / "page.html").read_text().count("<figure>") == 2*4
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("<figure") >= flagged and "<h2>Flagged</h2>" in page
+    assert "verdicts lie within what the seed changes" in got.stderr and "4 pictures" in got.stderr
+
+
+def test_detect_finds_the_calibration_of_the_model(lmd, calibrated, model):
+    got = lmd("detect", "./pictures", "--model", model, "--device", "cpu", code=1)
+    assert "has no calibration.json" in message(got)
+    lmd("calibrate", "scores/tiny/longer/digits-val.parquet", "--out", model / "calibration")
+    try:
+        alone = lmd("detect", "./pictures", "--model", model, "--device", "cpu").stdout
+        assert alone == lmd("detect", "./pictures", *calibrated).stdout      # the weights are still the same
+    finally:
+        for file in model.glob("calibration.*"): file.unlink()
+
+
+def test_detect_looks_at_all_of_a_picture(lmd, calibrated, tmp_path):
+    digits = load("digits")
+    Image.fromarray(np.hstack(digits[:5])).save(tmp_path / "row.png")
+    tiled = tmp_path / "row.png", *calibrated, "--maps", tmp_path / "maps", "--fpr", .99
+    for options, panel in (((), 512), (("--tile",), 512), (("--tile-side", 4), 512)):
+        table = pd.read_csv(io.StringIO(lmd("detect", *tiled, *options).stdout))
+        assert len(table) == 1 and 0 < table["p_value"][0] <= 1
+    got = lmd("detect", *tiled[:-1], .05, "--tile-side", 2)
+    assert "have too many squares to be flagged" in got.stderr
+
+
+def test_names_end_no_run(lmd, calibrated, model, tmp_path):
+    "Names that are no text, mark-up, a formula, or too long for a longer one"
+    names = ["a$$b.png", "=1+1.png", "x" * 240 + ".png", "<b>&.png", 'quote".png', "new\nline.png", "雨.png",
+             os.fsdecode(b"caf\xe9.png"), "$\\frac{.png", "-x.png", "@SUM(1).png", "%s{}.png", " .png"]
+    digits = load("digits")
+    (tmp_path / "odd").mkdir()
+    for i, name in enumerate(names): Image.fromarray(digits[i]).save(tmp_path / "odd" / name)
+    got = lmd("detect", tmp_path / "odd", *calibrated, "--fpr", .99, "--maps", tmp_path / "maps",
+              "--report", tmp_path / "page.html")
+    table = pd.read_csv(io.StringIO(got.stdout))
+    assert len(table) == len(names) and f"{tmp_path}/odd/caf\\xe9.png" in set(table["image"])
+    assert len(list((tmp_path / "maps").iterdir())) == table["flagged"].sum() >= 5
+    assert "<b>&" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+    out = tmp_path / "scores.csv"
+    lmd("score", tmp_path / "odd", "--model", model, *QUICKLY, "--out", out)
+    assert len(pd.read_csv(out)) == len(names)
+    stream = b"\n".join(os.fsencode(tmp_path / "odd" / name) for name in names if "\n" not in name)
+    again = pd.read_csv(io.StringIO(lmd("detect", "-", *calibrated, stdin=stream).stdout))
+    known = table.set_index("image")["score"]
+    np.testing.assert_allclose(again["score"], known[again["image"]], rtol=1e-3, atol=1e-3)
+
+
+def test_no_formula_in_a_spreadsheet(lmd, calibrated, tmp_path, monkeypatch, place):
+    options = [place / v if i in (1, 3) else v for i, v in enumerate(calibrated)]
+    Image.fromarray(load("digits")[0]).save(tmp_path / "=1+1.png")
+    monkeypatch.chdir(tmp_path)
+    got = lmd("detect", "-", *options, stdin="=1+1.png\n")
+    assert got.stdout.splitlines()[1].startswith('"./=1+1.png"')
 
 
 def test_detect_answers_a_stream(lmd, calibrated):
@@ -278,6 +438,41 @@ def test_detect_answers_a_stream(lmd, calibrated):
     assert "nowhere.png cannot be read" in message(got)
 
 
+# ---- from any folder
+
+def test_everything_works_from_an_empty_folder(lmd, place, tmp_path, monkeypatch):
+    "Train, score, calibrate and detect on a folder, where no parameter file and no set is in sight"
+    digits, letters = (load(name, root=place / "data") for name in ("digits", "letters"))
+    for split, pictures in (("train", digits[:60]), ("val", digits[60:120]),
+                            ("test", [*digits[120:140], *letters[:5]])):
+        (tmp_path / "mine" / split).mkdir(parents=True)
+        for i, picture in enumerate(pictures):
+            Image.fromarray(picture).save(tmp_path / f"mine/{split}/{i:02}.png")
+    (tmp_path / "mine/train/broken.png").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    small = [part for change in ("size=16", "factor=2", "width=[16, 16]", "steps=20", "batch=8", "warmup=5")
+             for part in ("--set", change)]
+    train = "train", "../mine", "--config", "gray-64", *small, "--out", "checkpoints/mine", "--device", "cpu"
+    assert "broken.png" in message(lmd(*train, code=1))
+    trained = lmd(*train, "--skip-unreadable", code=3)
+    assert "skipped ../mine/train/broken.png" in trained.stderr and "16 x 16 pixels, gray" in trained.stderr
+    assert "million parameters: about" in trained.stderr and "GB of memory" in trained.stderr
+
+    model = "--model", "checkpoints/mine", "--device", "cpu"
+    quickly = [part for change in ("steps=2", "attempts=4") for part in ("--set", change)]
+    score = "score", "../mine", "--split", "val", *model, "--setting", "demo-no-lpips", *quickly
+    lmd(*score, "--out", "scores")
+    lmd("calibrate", "scores/mine-val.parquet", "--out", "checkpoints/mine/calibration")
+    got = lmd("detect", "../mine", *model, "--maps", "maps", "--report", "page.html", "--fpr", .1)
+    table = pd.read_csv(io.StringIO(got.stdout))
+    assert len(table) == 25 and "25 pictures" in got.stderr
+    assert "flagged at a false-positive rate" in got.stderr
+    assert len(list(Path("maps").iterdir())) == table["flagged"].sum()
+    again = lmd("detect", "../mine", *model, "--fpr", .1).stdout
+    np.testing.assert_allclose(pd.read_csv(io.StringIO(again))["score"], table["score"], atol=.01)
+
+
 # ---- runs that were stopped
 
 @pytest.mark.slow
@@ -285,12 +480,12 @@ def test_killed_scoring_resumes(lmd, process, place, many, model):
     score = "score", many, "--model", model, "--setting", "longer", "--device", "cpu", "--out"
     lmd(*score, "whole.parquet")
     run = process(*score, "killed.parquet")
-    wait_for(lambda: list(place.glob(".shards/*/*.parquet")), run)
+    wait_for(lambda: list(place.glob("runs/*/*.parquet")), run)
     run.kill()
     assert run.wait() == -signal.SIGKILL
     assert not Path("killed.parquet").exists()
 
-    shard = min(place.glob(".shards/*/*.parquet"))
+    shard = min(place.glob("runs/*/*.parquet"))
     frame, about = pd.read_parquet(shard), read_metadata(shard)
     true = frame.loc[0, "mse"]
     frame.loc[0, "mse"] = 123                       # to see that the shard is read and not made again
@@ -300,7 +495,7 @@ def test_killed_scoring_resumes(lmd, process, place, many, model):
     assert resumed.loc[0, "mse"] == 123
     resumed.loc[0, "mse"] = true
     assert largest_relative_difference(pd.read_parquet("whole.parquet"), resumed) <= 1e-3
-    assert not list(place.glob(".shards/*"))
+    assert not list(place.glob("runs/*/*.parquet"))
 
 
 @pytest.mark.slow

@@ -7,11 +7,9 @@ __all__ = ['Study', 'study', 'localise_command', 'sensitivity_command', 'compare
            'frontier_command', 'outlier_aware_command', 'bench_command', 'million_command', 'page_command']
 
 # %% ../../nbs/study/14_cli.ipynb #imports
-from pathlib import Path
-
 import click
 
-from ..cli import Commands, shared_options
+from ..cli import Commands, shared_options, Target
 
 # %% ../../nbs/study/14_cli.ipynb #group
 class Study(Commands):
@@ -29,7 +27,8 @@ def study():
 
 # %% ../../nbs/study/14_cli.ipynb #options
 _known = dict(
-    out=click.option('--out', required=True, help='Folder to write: scores/MODEL/STUDY.'),
+    out=click.option('--out', required=True, type=Target(folder=True),
+        help='Folder to write: scores/MODEL/STUDY.'),
     outside=click.option('--outside', multiple=True, required=True,
         help='Out-of-domain set, SET or SET:SPLIT:OUTLIERS; may be given several times.'),
     n=click.option('-n', default=200, type=click.IntRange(2),
@@ -131,7 +130,8 @@ def tomography_command(model, setting, views, out, n, params, device, batch):
 @shared_options('model', 'setting')
 @click.option('--outside', multiple=True, help='Out-of-domain set; may be given several times. '
               '[default: validation images against outliers made from them]')
-@click.option('--out', required=True, help='Folder whose table.csv.gz is added to: scores/MODEL/STUDY.')
+@click.option('--out', required=True, type=Target(folder=True),
+              help='Folder whose table.csv.gz is added to: scores/MODEL/STUDY.')
 @click.option('-n', default=300, type=click.IntRange(20), help='Most images of each set: seeded random ones.')
 @click.option('--score', 'scores', multiple=True, help='Distance, or combined; may be given several times. '
               '[default: the first distance of the setting, and combined]')
@@ -151,11 +151,14 @@ def frontier_command(source, model, setting, outside, out, n, scores, most, para
 def _oal_options(command):
     "What `lmd study outlier-aware` alone is asked for"
     for option in (
-        click.option('--run', help='Where the states of the runs are kept; studies that share it share '
+        click.option('--run', type=Target(folder=True),
+            help='Where the states of the runs are kept; studies that share it share '
             'teacher and outliers. [default: runs/SOURCE-student]'),
-        click.option('--latent', help='Checkpoint folder of the latent diffusion model and its outliers: '
+        click.option('--latent', type=Target(folder=True),
+            help='Checkpoint folder of the latent diffusion model and its outliers: '
             'checkpoints/NAME-latent. Without it they stay in --run.'),
-        click.option('--student', help='Checkpoint folder of the released student (first seed; variant all, '
+        click.option('--student', type=Target(folder=True),
+            help='Checkpoint folder of the released student (first seed; variant all, '
             'or else the last one): checkpoints/NAME-student. Without it none is released.'),
         click.option('--seed', 'seeds', multiple=True, type=int, default=(1, 2, 3), show_default=True,
             help='Seed of the students; may be given several times.'),
@@ -199,7 +202,8 @@ def outlier_aware_command(source, outside, out, config, student, latent, params,
 @click.option('--rounds', default=9, type=click.IntRange(1), help='How often each contestant is timed.')
 @click.option('--part', default=10, type=click.IntRange(5),
               help="Steps of the paper's loop that are timed, of 1000; of RePaint's four times as many.")
-@click.option('--out', default='scores/mnist/benchmark', help='Folder of table.csv and machine.csv.')
+@click.option('--out', default='scores/mnist/benchmark', type=Target(folder=True),
+              help='Folder of table.csv and machine.csv.')
 @shared_options('params', 'root', 'device')
 def bench_command(model, source, images, batch, rounds, part, out, params, root, device):
     "Time this package beside its network alone, the paper's loop and diffusers' RePaint."
@@ -209,7 +213,7 @@ def bench_command(model, source, images, batch, rounds, part, out, params, root,
 # %% ../../nbs/study/14_cli.ipynb #million
 @study.command('million')
 @click.option('-n', 'images', default=1_000_000, type=click.IntRange(10), help='Images.')
-@click.option('--out', default='scores/mnist/million', help='Folder of table.csv.')
+@click.option('--out', default='scores/mnist/million', type=Target(folder=True), help='Folder of table.csv.')
 def million_command(images, out):
     "Score generated images with a tiny network, and a tenth of them: time and peak memory."
     from lmd.study.benchmark import run_million
@@ -220,13 +224,15 @@ def million_command(images, out):
 @click.argument('names', nargs=-1, required=True)
 @click.option('--set', 'given', multiple=True, metavar='KEY=VALUE',
               help='A parameter in the place of that in the file, in YAML; may be given several times.')
-@click.option('--reports', default='reports', help='Folder that gets a folder a page.')
+@click.option('--reports', default='reports', type=Target(folder=True),
+              help='Folder that gets a folder a page.')
 @shared_options('params')
 def page_command(names, given, reports, params):
     "Run the notebooks NAMES of nbs/paper, each into a folder of its name."
     import yaml
-    from lmd.study.pages import run_page
+    from lmd.study.pages import run_pages
     if wrong := [text for text in given if '=' not in text]:
         raise click.UsageError(f"--set takes KEY=VALUE, not {', '.join(wrong)}")
     values = {key: yaml.safe_load(value) for key, value in (text.split('=', 1) for text in given)}
-    for name in names: click.echo(run_page(name, values, params, reports=reports))
+    for folder in run_pages(names, values, params or 'params.yaml', reports=reports):
+        click.echo(folder)
