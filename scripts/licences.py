@@ -1,7 +1,7 @@
 """Write LICENCES.md: the licences of data sets, weights and packages.
 
-Sets say theirs in the registry, weights in their model cards; those of the packages that are installed here are what
-pip-licenses reads from their metadata."""
+Sets say theirs in the registry, weights in their model cards; pip-licenses reads those of the packages that are
+installed here from their metadata."""
 import json
 import re
 import subprocess
@@ -32,9 +32,11 @@ def needed(name, extras, found):
 
 def packages():
     "(name, licence, who needs it) of each package of requirements.lock that is installed"
-    listed = subprocess.run([Path(sys.executable).with_name("pip-licenses"), "--from=mixed", "--format=json"], check=True,
+    listed = subprocess.run([Path(sys.executable).with_name("pip-licenses"), "--from=mixed",
+        "--format=json"], check=True,
                             capture_output=True, encoding="utf-8").stdout
-    locked = {canonicalize_name(m[1]) for m in re.finditer(r"^([\w.-]+)==", (ROOT/"requirements.lock").read_text(encoding="utf-8"), re.M)}
+    locked = {canonicalize_name(m[1]) for m in re.finditer(r"^([\w.-]+)==",
+        (ROOT/"requirements.lock").read_text(encoding="utf-8"), re.M)}
     library = {name for name, *_ in needed("lmd", (), set())}
     for line in json.loads(listed):
         name = canonicalize_name(line["Name"])
@@ -48,7 +50,8 @@ def weights():
         yield card.parent.name, found[1] if found else "Apache-2.0, as the repository"
 
 
-def table(head, rows): return "\n".join(["| " + " | ".join(r) + " |" for r in (head, ["---"]*len(head), *map(list, rows))])
+def table(head, rows): return "\n".join(["| " + " | ".join(r) + " |"
+    for r in (head, ["---"]*len(head), *map(list, rows))])
 
 
 def main():

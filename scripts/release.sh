@@ -34,7 +34,7 @@ cd "$place/elsewhere"
 run --version
 run data fetch digits
 cat >params.yaml <<'END'
-train: {small: {size: 16, width: [16, 16], steps: 300, batch: 32, warmup: 20, dtype: 'no'}}
+train: {small: {size: 16, width: [16, 16], steps: 100, batch: 32, warmup: 10, dtype: 'no'}}
 settings: {quick: {steps: 2, attempts: 2, dtype: float32, distances: [ssim, mse]}}
 END
 run train digits --config small --out model --device cpu

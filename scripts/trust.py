@@ -1,10 +1,10 @@
 """Try what can go wrong: kills, a full disk, flipped bytes, several runs at once, and inputs of all kinds.
 
-    python scripts/trust.py                          # all trials, and the table scores/trust/trust/table.csv
-    python scripts/trust.py --only KIND [--trial N]  # the trials of one kind, or one of them, with all that it prints
+    python scripts/trust.py                          # all trials, and scores/trust/trust/table.csv
+    python scripts/trust.py --only KIND [--trial N]  # the trials of one kind, or one of them
 
-Data and models are made in a temporary folder, where each trial has a copy of them and a process of its own. Nothing
-outside it is read or written but the table."""
+Data and models are made in a temporary folder, where each trial has a copy of them and a process of its own.
+Nothing outside it is read or written but the table."""
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"         # the networks here are too small for more
@@ -54,20 +54,22 @@ def run_all(chosen, world, folder, jobs):
             if (said := outcome(*process)) is None: continue
             del running[place]
             shutil.rmtree(place, ignore_errors=True)
-            for left in folder.glob(f"{place.name}.*"): shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield number, trial, *said
 
 
 def show(number, trial, said, why):
-    print(f"{said:15} {trial.kind} {number}: {trial.fault}" + (f"\n                {why}" if why else ""), flush=True)
+    print(f"{said:15} {trial.kind} {number}: {trial.fault}" + (f"\n                {why}" if why else ""),
+        flush=True)
 
 
 @click.command(context_settings=dict(help_option_names=["-h", "--help"]))
-@click.option("--only", multiple=True, help="Trials of the kinds with this in their name; may be given several times.")
+@click.option("--only", multiple=True,
+    help="Trials of the kinds with this in their name; may be given several times.")
 @click.option("--trial", type=int, help="One trial of that kind, by its number.")
 @click.option("--all", "everything", is_flag=True, help="Print right and refused trials, too.")
 @click.option("--jobs", default=2, help="Trials at the same time.", show_default=True)
-@click.option("--out", default=str(ROOT/"scores/trust/trust/table.csv"), help="The table; of all trials only.", show_default=True)
+@click.option("--out", default=str(ROOT/"scores/trust/trust/table.csv"),
+    help="The table; of all trials only.", show_default=True)
 def main(only, trial, everything, jobs, out):
     "Try what can go wrong, and say what came of it."
     warnings.simplefilter("ignore")
@@ -83,7 +85,8 @@ def main(only, trial, everything, jobs, out):
         ended = []
         for number, done, said, why in run_all(chosen, folder/"world", folder, jobs):
             ended.append(dict(kind=done.kind, fault=done.fault, outcome=said))
-            if everything or trial is not None or said not in ("right", "refused"): show(number, done, said, why)
+            if everything or trial is not None or said not in ("right", "refused"): show(number, done, said,
+                why)
         table = trust_table(pd.DataFrame(ended), [(t.kind, t.fault) for _, t in chosen])
         print(table.groupby("kind", sort=False)[["trials", *OUTCOMES]].sum().to_string())
         if not only:

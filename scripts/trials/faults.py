@@ -1,4 +1,4 @@
-"""What happens to a run: it is killed, the disk is full, a byte is flipped, another run works at the same time."""
+"""What happens to a run: it is killed, the disk is full, a byte is flipped, another run is at work."""
 import os
 import resource
 import shutil
@@ -12,7 +12,8 @@ import numpy as np
 
 from lmd.files import read_npz, write_npz
 
-from .world import (CPU, DETECT, SCORE, TRAIN, Trial, changes, command, forked, judge, kept, more_moments, same_scores,
+from .world import (CPU, DETECT, SCORE, TRAIN, Trial, changes, command, forked, judge, kept, more_moments,
+    same_scores,
                     sane_scores, stopped_score, stopped_training, weights)
 
 # ---- killed
@@ -74,8 +75,10 @@ def killed(about):
     def trained(got): return weights("made/model") == about["weights"] or "other weights than without a kill"
     def calibrated(got): return sane_calibration("made")
     def detected(got):
-        return (got.stdout == about["detect"]["stdout"] and Path("made.html").stat().st_size > 1000) or "another csv"
-    ways = [("train", TRAIN, trained, 16), ("score", SCORE, lambda got: same_scores("made.parquet", about["scores"]), 16),
+        return (got.stdout == about["detect"]["stdout"]
+            and Path("made.html").stat().st_size > 1000) or "another csv"
+    ways = [("train", TRAIN, trained, 16), ("score", SCORE, lambda got: same_scores("made.parquet",
+        about["scores"]), 16),
             ("calibrate", other, calibrated, 8), ("detect", report, detected, 10)]
     words = {"detect": "detect --report"}
     for name, args, right, trials in ways:
@@ -125,7 +128,8 @@ def full(args, room, right):
                 free = os.statvfs(".").f_bavail*os.statvfs(".").f_frsize
                 Path("ballast").write_bytes(bytes(max(free - room, 0)))
             forked(lambda: limited(args, room, small))
-            said = (here/"note").read_text(encoding="utf-8").split("\n") if (here/"note").exists() else ["traceback", "died"]
+            said = ["traceback", "the process died"]
+            if (here/"note").exists(): said = (here/"note").read_text(encoding="utf-8").split("\n")
             if (found := kept()) is not True: return "lost", found
             if said[0] not in ("right", "refused"): return said[0], said[-1]
             if said[0] == "refused" and (left := [str(p) for p in Path().rglob("*.tmp")]):
@@ -146,12 +150,16 @@ def disk_full(about):
     ways = {
         "lmd train": (TRAIN, trained),
         "lmd score": (SCORE, lambda got: same_scores("made.parquet", about["scores"])),
-        "lmd score to a csv": ((*SCORE[:-4], "--out", "made.csv", *CPU), lambda got: Path("made.csv").stat().st_size > 99),
-        "lmd calibrate": (("calibrate", "val.parquet", "--out", "made"), lambda got: sane_calibration("made")),
+        "lmd score to a csv": ((*SCORE[:-4], "--out", "made.csv", *CPU),
+        lambda got: Path("made.csv").stat().st_size > 99),
+        "lmd calibrate": (("calibrate", "val.parquet", "--out", "made"),
+        lambda got: sane_calibration("made")),
         "lmd detect --report": ((*DETECT, "--report", "made.html"), detected),
-        "lmd detect --maps": (("detect", "digits", "--model", "model", "--calibration", "mapped", "--maps", "maps",
+        "lmd detect --maps": (("detect", "digits", "--model", "model", "--calibration", "mapped", "--maps",
+        "maps",
                                *CPU), lambda got: True),
-        "lmd reconstruct": (("reconstruct", "digits", "--model", "model", "--setting", "quick", "--out", "made.npz",
+        "lmd reconstruct": (("reconstruct", "digits", "--model", "model", "--setting", "quick", "--out",
+        "made.npz",
                              *CPU), lambda got: bool(read_npz("made.npz"))),
         "lmd data fetch": (("data", "fetch", "letters", "--root", "sets"), lambda got: True)}
     for name, (args, right) in ways.items():
@@ -209,18 +217,23 @@ def flips(about):
     score = SCORE
     for what, path, args, right, trials, before in (
             ("scores, read by lmd eval", "inside.parquet", evaluate, evaluated, 40, None),
-            ("scores, read by lmd calibrate", "val.parquet", ("calibrate", "val.parquet", "--out", "made"), calibrated, 25, None),
-            ("shards, read by lmd score", ".shards/*/*.parquet runs/*/*.parquet runs/*/*/*.parquet", score, scored, 40,
+            ("scores, read by lmd calibrate", "val.parquet", ("calibrate", "val.parquet", "--out", "made"),
+            calibrated, 25, None),
+            ("shards, read by lmd score", ".shards/*/*.parquet runs/*/*.parquet runs/*/*/*.parquet", score,
+            scored, 40,
              stopped_score),
             ("training state, read by lmd train", "runs/*/state.pt", TRAIN, trained, 30, stopped_training),
             ("weights, read by lmd score", "model/unet/*.safetensors", score, scored, 30, None),
             ("weights, read by lmd detect", "model/unet/*.safetensors", DETECT, detected, 20, None),
             ("lmd.json of a checkpoint, read by lmd score", "model/lmd.json", score, scored, 25, None),
-            ("config.json of a network, read by lmd score", "model/unet/config.json", score, scored, 20, None),
+            ("config.json of a network, read by lmd score", "model/unet/config.json", score, scored, 20,
+            None),
             ("calibration, json, read by lmd detect", "calibration.json", DETECT, detected, 20, None),
-            ("calibration, tensors, read by lmd detect", "calibration.safetensors", DETECT, detected, 15, None),
+            ("calibration, tensors, read by lmd detect", "calibration.safetensors", DETECT, detected, 15,
+            None),
             ("arrays of a set, read by lmd score", "data/digits/test.npy", inside, scored_inside, 10, None),
-            ("meta.json of a set, read by lmd score", "data/digits/meta.json", inside, scored_inside, 10, None)):
+            ("meta.json of a set, read by lmd score", "data/digits/meta.json", inside, scored_inside, 10,
+            None)):
         for i in range(trials): yield Trial("a byte flipped", what, flipped(path, args, right, i, before))
     for i in range(15): yield Trial("a byte flipped", "images, read by read_npz", flipped_npz(i))
 
@@ -236,7 +249,8 @@ def together(all_args, right, outputs=None):
             pid = os.fork()
             if pid == 0:
                 said = judge(command(*args), lambda: True)
-                (here/f"said{i}").write_text("\n".join([said] if isinstance(said, str) else said), encoding="utf-8")
+                (here/f"said{i}").write_text("\n".join([said] if isinstance(said, str) else said),
+                    encoding="utf-8")
                 os._exit(0)
             pids.append(pid)
         for pid in pids: os.waitpid(pid, 0)
@@ -244,7 +258,8 @@ def together(all_args, right, outputs=None):
         for outcome in said:
             if outcome[0] not in ("right", "refused"): return outcome[0], outcome[-1]
         if (found := kept()) is not True: return "lost", found
-        if not any(outcome[0] == "right" for outcome in said): return "lost", f"none of them went through: {said[0][-1]}"
+        if not any(outcome[0] == "right"
+            for outcome in said): return "lost", f"none of them went through: {said[0][-1]}"
         if (found := right()) is not True: return "silently wrong", str(found)
         refusals = [outcome[-1] for outcome in said if outcome[0] == "refused"]
         return ("refused", refusals[0]) if refusals else "right"
@@ -273,7 +288,8 @@ def at_once(about):
                 ("the same training", [TRAIN]*n, trained),
                 ("the same calibration", [("calibrate", "val.parquet", "--out", "made")]*n, calibrated),
                 ("several calibrations into one file",
-                 [("calibrate", "val.parquet", "--out", "made", "--seed", str(i)) for i in range(n)], calibrated),
+                 [("calibrate", "val.parquet", "--out", "made", "--seed", str(i)) for i in range(n)],
+                 calibrated),
                 ("the same page", [(*DETECT, "--report", "made.html")]*n, paged),
                 ("the same set", [fetch]*n, fetched)):
             for _ in range(2): yield Trial("at once", f"{words}: {what}", together(args, right))

@@ -1,7 +1,8 @@
-"""A small world to do harm to: digits, pictures, a trained network, scores and a calibration; and what a trial is.
+"""A small world to do harm to, and what a trial is.
 
-Every trial gets a copy of the world in a folder of its own and a process of its own, which is a fork of this one:
-libraries are imported once, and nothing that a trial does reaches another."""
+The world has digits, pictures, a trained network, scores and a calibration. Every trial gets a copy of it in
+a folder of its own and a process of its own, which is a fork of this one: libraries are imported once, and
+nothing that a trial does reaches another."""
 import functools
 import json
 import os
@@ -59,7 +60,8 @@ class Result:
         "None, or why this is no refusal: an error of one sentence"
         said = self.stderr[max(self.stderr.find("\nError: "), 0):].strip()
         if self.error is not None or "Traceback" in self.stderr: return f"traceback: {self.error!r}"
-        if not said.startswith("Error: ") or len(said.split()) <= SENTENCE: return f"no sentence: {self.stderr[-200:]!r}"
+        if not said.startswith("Error: ") or len(said.split()) <= SENTENCE:
+            return f"no sentence: {self.stderr[-200:]!r}"
 
 
 def command(*args, stdin=None):
@@ -208,7 +210,8 @@ def same_scores(path, frame):
     "True, or how a score file differs from a table"
     found = pd.read_parquet(path)
     if list(found) != list(frame): return f"columns {list(found)}"
-    return True if found.equals(frame) else f"{(found != frame).any(axis=1).sum()} of {len(frame)} rows differ"
+    if found.equals(frame): return True
+    return f"{(found != frame).any(axis=1).sum()} of {len(frame)} rows differ"
 
 
 def sane_scores(path):
