@@ -245,7 +245,7 @@ class ScoreNetwork(nn.Module):
 def forward(self: ScoreNetwork,
             x: torch.Tensor, # (N, C, S, S), in the range that the network was trained on
             time: torch.Tensor # (N,) 999 t, or sigma with the schedule VE
-           ) -> torch.Tensor: # (N, C, S, S): minus the noise's place in the score, or the score
+           ) -> torch.Tensor: # (N, C, S, S): the noise eps with the schedules VP and sub-VP, the score with VE
     "Walk through the layers"
     c, layers = self.config, iter(self.all_modules)
     taps = c.fir_kernel if c.fir else None

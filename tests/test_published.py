@@ -1,0 +1,92 @@
+"Models that others published: imported and scored by the command line, and opened by name without a network."
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from conftest import message
+from lmd.diffusion import load_denoiser, make_unet
+from lmd.files import read_metadata, read_npz
+
+REFERENCES = sorted((Path(__file__).parent / "score_sde").glob("*.npz"))
+SETTING = dict(steps=2, t0=1.0, attempts=2, dtype="float32", distances=["ssim", "mse"])
+COMMIT = "c0ffee".ljust(40, "0")
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    "Four pictures, settings for both samplers of the paper, and the reference networks in score_sde's format"
+    shelf = tmp_path_factory.mktemp("shelf")
+    settings = {"euler": SETTING | dict(sampler="euler-maruyama"),
+                "corrected": SETTING | dict(sampler="predictor-corrector")}
+    (shelf / "params.yaml").write_text(yaml.safe_dump({"settings": settings}), encoding="utf-8")
+    (shelf / "pictures").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    for i, picture in enumerate(pixels): Image.fromarray(picture).save(shelf / f"pictures/{i}.png")
+    for path in REFERENCES:
+        reference = read_npz(path)
+        (shelf / f"{path.stem}.json").write_text(str(reference["config"]), encoding="utf-8")
+        state = {key.removeprefix("state."): torch.from_numpy(array) for key, array in reference.items()
+                 if key.startswith("state.")}
+        fixed = {"sigmas", "all_modules.0.W"}
+        saved = {"model": {f"module.{key}": value for key, value in state.items()}, "step": 1,
+                 "ema": {"shadow_params": [value for key, value in state.items() if key not in fixed]}}
+        torch.save(saved, shelf / f"{path.stem}.pth")
+    return shelf
+
+
+@pytest.mark.parametrize("name", [path.stem for path in REFERENCES])
+def test_a_reference_is_imported_and_scores_four_pictures(lmd, shelf, monkeypatch, name):
+    monkeypatch.chdir(shelf)
+    got = lmd("import", f"{name}.pth", "--config", f"{name}.json", "--out", f"checkpoints/{name}")
+    assert got.output.startswith(f"checkpoints/{name}: ")
+    assert load_denoiser(f"checkpoints/{name}").prediction == ("score" if "-ve-" in name else "eps")
+    setting = "corrected" if "-ve-" in name else "euler"
+    lmd("score", "./pictures", "--model", f"checkpoints/{name}", "--setting", setting, "--device", "cpu",
+        "--out", f"{name}.csv")
+    scores = pd.read_csv(f"{name}.csv")
+    assert len(scores) == 4 and np.isfinite(scores[["ssim", "mse"]]).all().all()
+    assert read_metadata(f"{name}.parquet")["nfe"] == (6 if "-ve-" in name else 4)
+
+
+def test_what_is_no_model_of_score_sde_is_refused(lmd, shelf, monkeypatch):
+    monkeypatch.chdir(shelf)
+    torch.save({"weight": torch.zeros(2)}, "other.pth")
+    for args, what in (("other.pth", "--config", "ddpm-vp.json"), "no model with ema.shadow_params"), \
+                      (("ddpm-vp.pth", "--config", "ddpmpp-subvp.json"), "do not fit the configuration"), \
+                      (("ddpm-vp.pth", "--config", "params.yaml"), "is not valid json"), \
+                      (("none.pth", "--config", "ddpm-vp.json"), "there is no file of weights"):
+        assert what in message(lmd("import", *args, "--out", "checkpoints/refused", code=1))
+    assert not Path("checkpoints/refused").exists()
+
+
+def test_a_model_of_the_hub_from_the_cache_without_a_network(shelf):
+    "What the cache of the hub has is used by its name; what it has not is one sentence"
+    from diffusers import DDPMPipeline, DDPMScheduler
+    model = shelf / f"hub/models--someone--tiny/snapshots/{COMMIT}"
+    DDPMPipeline(make_unet(16, 3, factor=1, width=(16, 16)).unet, DDPMScheduler()).save_pretrained(model)
+    refs = model.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text(COMMIT)
+
+    def run(*args):
+        environment = os.environ | dict(HF_HUB_CACHE=str(shelf / "hub"), HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+        return subprocess.run([str(Path(sys.executable).with_name("lmd")), *args], cwd=shelf, text=True,
+                              capture_output=True, env=environment)
+
+    score = "score", "./pictures", "--setting", "euler", "--device", "cpu", "--out", "hub.csv", "--model"
+    done = run(*score, "hub:someone/tiny")
+    assert done.returncode == 0, done.stderr
+    assert len(pd.read_csv(shelf / "hub.csv")) == 4
+    assert read_metadata(shelf / "hub.parquet")["model"] == f"hub:someone/tiny@{COMMIT}"
+    done = run(*score, "hub:google/ddpm-cat-256")
+    assert done.returncode == 1 and done.stderr.count("Error: ") == 1
+    assert "the hub cannot be reached" in done.stderr and "Traceback" not in done.stderr
