@@ -11,6 +11,7 @@ __all__ = ['FLOOR', 'combinations', 'measurements', 'log_quantity', 'Combination
 import hashlib, json, os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from safetensors.numpy import load as load_arrays, save as save_arrays
 from sklearn.covariance import EmpiricalCovariance, MinCovDet
 from sklearn.mixture import GaussianMixture
 
-from .files import read_metadata, replace_files
+from .files import read_metadata, read_scores, replace_files
 from .aggregation import aggregate, attempt_matrix
 from .evaluation import paired_difference, placements
 from .outliers import source_name
@@ -199,16 +200,19 @@ class Ranks(Combination):
         return -2 * np.log(p).sum(1)
 
 # %% ../nbs/22_combination.ipynb #files
+def _about_md5(about): return hashlib.md5(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
 def save_plain(
     path: str | os.PathLike, # where to, without suffix
     about: dict, # anything json can hold
     arrays: dict, # name -> float64 array
 ):
-    "Write `path`.json and `path`.safetensors, the md5 of the second in the first"
+    "Write `path`.json and `path`.safetensors, the md5s of both in the first"
     data = save_arrays(arrays)
-    text = json.dumps({**about, 'arrays_md5': hashlib.md5(data).hexdigest()}, indent=1) + '\n'
+    md5s = {'about_md5': _about_md5(about), 'arrays_md5': hashlib.md5(data).hexdigest()}
+    text = json.dumps({**about, **md5s}, indent=1) + '\n'
     replace_files({f'{path}.safetensors': lambda p: p.write_bytes(data),
-                   f'{path}.json': lambda p: p.write_text(text)})
+                   f'{path}.json': lambda p: p.write_text(text, encoding='utf-8')})
 
 # %% ../nbs/22_combination.ipynb #load-plain
 def load_plain(
@@ -219,8 +223,9 @@ def load_plain(
         if not Path(f'{path}{suffix}').is_file(): raise FileNotFoundError(f'there is no {path}{suffix}')
     data = Path(f'{path}.safetensors').read_bytes()
     try:
-        about = json.loads(Path(f'{path}.json').read_text())
-        md5 = about.pop('arrays_md5')
+        about = json.loads(Path(f'{path}.json').read_text(encoding='utf-8'))
+        md5, own = about.pop('arrays_md5'), about.pop('about_md5', None)
+        if own not in (None, _about_md5(about)): raise ValueError('its text has another md5')
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f'{path}.json is damaged: {error!r}') from None
     if md5 != hashlib.md5(data).hexdigest():
@@ -245,7 +250,8 @@ def save(self: Combination,
     save_plain(path, *self.state())
 
 # %% ../nbs/22_combination.ipynb #combination-from
-combinations = {c.__name__: c for c in (ZScores, Mahalanobis, Mixture, Ranks)} # name in a file -> class
+combinations = {c.__name__: c for c in (ZScores, Mahalanobis, Mixture, Ranks)} # name in a file -> class,
+combinations['PanelZ'] = 'lmd.panel:PanelZ'                                    # or where it is
 
 def combination_from(
     about: dict, # as `Combination.state` gives it
@@ -254,9 +260,10 @@ def combination_from(
     "The combination that was saved; raises ValueError on an unknown or incomplete one"
     fields = {'aggregate' if key == 'how' else key: value for key, value in about.items()}
     name, attempts = fields.pop('combination', None), fields.pop('attempts', None)
-    if name not in combinations:
+    if not isinstance(name, str) or name not in combinations:
         raise ValueError(f'there is no combination {name!r}; there are {", ".join(combinations)}')
-    try: made = combinations[name](**fields)
+    kind = combinations[name]
+    try: made = (resolve_name(kind) if isinstance(kind, str) else kind)(**fields)
     except TypeError as error:
         raise ValueError(f'the saved {name} does not fit this version of lmd: {error}') from None
     wanted = {'mean', 'sd', *made.fitted}
@@ -339,7 +346,7 @@ def read_study(
     if len({read_metadata(f)['weights'] for f in files}) > 1:
         raise ValueError(f'the validation scores of {model} were made with different weights: '
                          'score them again')
-    (val, index), *made = (measurements(pd.read_parquet(f)) for f in files)
+    (val, index), *made = (measurements(read_scores(f)) for f in files)
     sources = made[0][1]
     if not all(np.array_equal(sources, i) for _, i in made):
         raise ValueError(f'the outliers of {model} were made from different images')
