@@ -22,6 +22,7 @@ from ..distance import distances_from_names, LPIPS, MSE
 from ..aggregation import aggregate
 from ..settings import AnySetting
 from ..scoring import in_domain_images
+from .ranges import check_ranges
 
 # %% ../../nbs/methods/05_ddpm_ood.ipynb #check-starts
 def check_starts(
@@ -143,8 +144,8 @@ class DDPMOODSetting(AnySetting):
     def __post_init__(self):
         super().__post_init__()
         if not self.distances: raise ValueError('distances is empty; name at least one, such as lpips')
+        check_ranges(self, steps='1..', starts='1..', fit='2..')
         check_starts(self.starts, self.steps)
-        if self.fit < 2: raise ValueError(f'fit must be at least 2 images, not {self.fit}')
 
     def detector(self, model, device='cpu', batch=250, root=None):
         "The detector of the checkpoint in the folder `model`, fitted on validation images under `root`"

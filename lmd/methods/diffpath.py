@@ -23,6 +23,7 @@ from ..data import check_model_input, image_indices
 from ..diffusion import Denoiser, load_denoiser
 from ..settings import AnySetting
 from ..scoring import in_domain_images
+from .ranges import check_ranges
 
 # %% ../../nbs/methods/06_diffpath.ipynb #path-times
 def path_times(
@@ -159,9 +160,7 @@ class DensitySetting(AnySetting):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.components or not all(isinstance(k, int) and k >= 1 for k in self.components):
-            raise ValueError('components must be whole numbers of at least 1, at least one, '
-                             f'not {self.components}')
+        check_ranges(self, fit='1..', components='1..')
         if self.fit < 10*max(self.components):
             raise ValueError(f'fit = {self.fit} images are too few for {max(self.components)} components: '
                              'take at least 10 for each')

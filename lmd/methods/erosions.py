@@ -31,7 +31,7 @@ class Identity:
 class Rectangle:
     "A rectangle is blacked out"
     side: int | None = None # of the square, pixels; None: height and width from S/4 to 3S/4, anywhere
-    offset: int = 0         # largest distance of its centre from the image's along each axis, pixels
+    offset: int = 0         # distance of its centre from the image's along one axis, pixels
 
     @property
     def name(self):
@@ -54,7 +54,8 @@ def place(self: Rectangle,
     if self.side < 1 or self.side + 2*self.offset > size:
         raise ValueError(f'{self.name} does not fit into images of {size} x {size} pixels')
     middle, sides = (size - self.side)//2, torch.full((len(u), 2), self.side, device=u.device)
-    return _whole(u[:, 2:], middle - self.offset, middle + self.offset), sides
+    aside = torch.tensor([(-1, 0), (1, 0), (0, -1), (0, 1)], device=u.device)*self.offset
+    return middle + aside[_whole(u[:, 2], 0, 3)], sides
 
 # %% ../../nbs/methods/10_erosions.ipynb #rectangle-call
 @patch

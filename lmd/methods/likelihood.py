@@ -22,6 +22,7 @@ from ..random import Randomness
 from ..data import check_model_input, image_indices
 from ..diffusion import Denoiser, load_denoiser
 from ..settings import AnySetting
+from .ranges import check_ranges
 
 # %% ../../nbs/methods/01_likelihood.ipynb #eps-and-traces
 def eps_and_traces(
@@ -228,6 +229,7 @@ class LikelihoodSetting(AnySetting):
 
     def __post_init__(self):
         super().__post_init__()
+        check_ranges(self, probes='1..', tolerance='(1e-12, 1)', steps='1..')
         if self.dtype != 'float32':
             raise ValueError(f"the likelihood needs dtype float32, not {self.dtype}: the solver cannot tell "
                              "bfloat16's rounding from the image's path")

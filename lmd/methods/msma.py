@@ -14,6 +14,7 @@ import torch
 from ..diffusion import Denoiser, load_denoiser, Schedule
 from ..sampling import half_log_snr, time_of
 from ..scoring import in_domain_images
+from .ranges import check_ranges
 from .diffpath import DensityDetector, DensitySetting
 
 # %% ../../nbs/methods/07_msma.ipynb #levels
@@ -71,7 +72,7 @@ class MSMASetting(DensitySetting):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.levels < 1: raise ValueError(f'levels must be at least 1, not {self.levels}')
+        check_ranges(self, levels='1..', low='(0, inf)', high='(0, inf)')
         if not 0 < self.low < self.high:
             raise ValueError('low and high must be noise levels, 0 < low < high, '
                              f'not {self.low} and {self.high}')
