@@ -204,7 +204,7 @@ def get_set(
     "Look up a set; the ValueError for an unknown name lists what there is."
     if name not in registry:
         raise ValueError(f"there is no set {name!r}; the sets are: {', '.join(registry)}. "
-            f"A folder of pictures is written with a slash: ./{name}")
+            f"A folder of pictures is written with a slash: ./{printable(name)}")
     return registry[name]
 
 # %% ../nbs/04_data.ipynb #write-set

@@ -265,7 +265,8 @@ def find_pictures(
     splits = [s for s in ("train", "val", "test") if (path / s).is_dir()]
     own = "train" if split == "val" and "train" in splits and "val" not in splits else split
     if own not in splits and (splits or split != "test"):
-        raise ValueError(f"{path} has no split {split}: put its pictures into {path}/{split}")
+        shown = printable(path)
+        raise ValueError(f"{shown} has no split {split}: put its pictures into {shown}/{split}")
     if not splits: return search_folder(path) if path.is_dir() else Found([path])
     found = search_folder(path / own)
     for entry in sorted(path.iterdir()):
