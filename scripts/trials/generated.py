@@ -132,9 +132,9 @@ def traps():
     else: os.mkfifo("null")
 
 
-def sprung():
+def sprung(named=None):
     "True, or what has happened to the user's files, links and devices"
-    if (found := kept()) is not True: return found
+    if (found := kept(named)) is not True: return found
     for name in ("link", "linked", "dangling"):
         if not os.path.islink(name): return f"the link {name} was replaced"
     for name in ("fifo", "null"):
@@ -171,7 +171,7 @@ def generated_line(line):
         args = arguments(words, made, parameter, value)
         stdin = "pictures/00.png\n" if value == "-" else None
         got = command(*args, stdin=stdin)
-        if (found := sprung()) is not True: return "lost", f"{args}: {found}"
+        if (found := sprung(value)) is not True: return "lost", f"{args}: {found}"
         outcome = judge(got, lambda: sane(words, got, bad))
         changed = [p for p, data in before.items() if Path(p).read_bytes() != data]
         if changed and parameter.name not in ("out", "report"): return "lost", f"{args}: {changed} changed"
@@ -190,7 +190,7 @@ def real_line(line):
         except subprocess.TimeoutExpired: return "hang"
         except ValueError: return "refused", "no such argument can be given"
         out, err = (text.decode("utf-8", "backslashreplace") for text in (done.stdout, done.stderr))
-        if (found := sprung()) is not True: return "lost", f"{args}: {found}"
+        if (found := sprung(value)) is not True: return "lost", f"{args}: {found}"
         got = Result(done.returncode, out, err, RuntimeError(err[-200:]) if "Traceback" in err else None)
         outcome = judge(got, lambda: sane(words, got, bad))
         return (outcome, "") if isinstance(outcome, str) else (outcome[0], f"{args}: {outcome[1]}")

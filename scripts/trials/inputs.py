@@ -207,7 +207,7 @@ def written(args, place):
         path, make, after = places()[place]
         make()
         got = command(*args(path))
-        if (found := kept()) is not True: return "lost", found
+        if (found := kept(path)) is not True: return "lost", found
         if (found := after()) is not True: return "lost", found
         return judge(got, lambda: True)
     return run
