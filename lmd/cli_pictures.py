@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from .cli import exit_if_skipped, shared_options, Target
+from .cli import exit_if_skipped, shared_options, Target, warn_of_model
 
 # %% ../nbs/31_cli_pictures.ipynb #find-calibration
 def _beside(ctx, option, given):
@@ -20,8 +20,8 @@ def _beside(ctx, option, given):
     if given or not model: return given
     if (Path(model)/'calibration.json').exists(): return str(Path(model)/'calibration')
     raise click.ClickException(
-        f'{model} has no calibration.json: name one with --calibration, or make it with `lmd calibrate SCORES '
-        f'--out {model}/calibration`, SCORES being of in-domain images that it was not trained on')
+        f'{model} has no calibration.json: name one with --calibration, or make it with `lmd calibrate '
+        f'SCORES --out {model}/calibration`, of scores of in-domain images not used in training')
 
 # %% ../nbs/31_cli_pictures.ipynb #detect-options
 def _detect_options(command):
@@ -59,6 +59,7 @@ def detect_command(source, model, calibration, fpr, tiled, side, maps, report, d
     from lmd.detecting import detect, hopeless
     from lmd.run_report import RunReport
     run = RunReport(open_calibrated(calibration, model, device, batch, root), fpr)
+    warn_of_model(model)
     def say(line): tqdm.write(line, file=sys.stderr)
     options |= {'root': root, 'batch': batch, 'maps': maps, 'page': report, 'say': say,
                 'tiled': tiled or side is not None, 'side': side}

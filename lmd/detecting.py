@@ -52,7 +52,7 @@ def pixel_keys(
     return torch.tensor([pixel_key(picture) for picture in pictures], dtype=torch.int64)
 
 def _picture_batch(paths, read, skip_unreadable, say):
-    "Yield a batch of the pictures that can be read, and one for each that cannot"
+    "Yield batches of the pictures that can be read, of 64 MB at most, and one for each that cannot"
     found = []
     for place, path in enumerate(paths):
         try: found.append((path, read(place)))
@@ -62,9 +62,17 @@ def _picture_batch(paths, read, skip_unreadable, say):
                 raise ValueError(f'{printable(path)} cannot be read: {error}; '
                                  '--skip-unreadable leaves such pictures out') from None
             yield _left_out(line, say)
-    pictures = [picture for _, picture in found]
-    if found: yield Batch([printable(path) for path, _ in found], pictures, pixel_keys(pictures),
-                          [Path(path) for path, _ in found])
+        if sum(picture.nbytes for _, picture in found) > 64e6:
+            yield _together(found)
+            found = []
+    if found: yield _together(found)
+
+# %% ../nbs/29b_detecting.ipynb #together
+def _together(found):
+    "A batch of paths and pictures"
+    paths, pictures = zip(*found)
+    return Batch([printable(path) for path in paths], list(pictures), pixel_keys(pictures),
+                 [Path(path) for path in paths])
 
 # %% ../nbs/29b_detecting.ipynb #source-batches
 def source_batches(

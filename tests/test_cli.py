@@ -260,7 +260,7 @@ def test_a_method_alone_has_its_defaults(lmd, model):
     lmd(*score)
     assert len(pd.read_csv("diffpath.csv")) == 396
     wrong = message(lmd(*score, "--setting", "quick", code=1))
-    assert "is one of the method lmd, not of diffpath" in wrong
+    assert "is a setting of the method lmd, not of diffpath" in wrong
     got = lmd("score", "letters", "--model", model, "--out", "x.parquet", code=2)
     assert "name a --setting or a --method" in got.stderr
 
