@@ -249,8 +249,8 @@ def in_folder(trial, folder, pipe, quiet):
     os.setsid()
     os.chdir(folder)
     if quiet:
-        log = os.open("log", os.O_WRONLY | os.O_CREAT)
-        for stream in (1, 2): os.dup2(log, stream)
+        log = open("log", "wb")
+        for stream in (1, 2): os.dup2(log.fileno(), stream)
     try: outcome = trial.run()
     except BaseException as error:
         traceback.print_exc()
