@@ -258,7 +258,8 @@ def score_command(sources, model, setting, method, out, changes, split, params, 
     settings = load_params('settings', setting or method, params, changes=changes)
     if method not in (None, settings.method):
         raise ValueError(f'{setting} is a setting of the method {settings.method}, not of {method}')
-    scored = score_sets(sources, model, settings, out, split, root, device, batch, work, skip_unreadable, _say)
+    scored = score_sets(sources, model, settings, out, split, root, device, batch, work,
+                        skip_unreadable, _say)
     warn_of_model(model)
     for path, images in scored.items():
         about = read_metadata(Path(path).with_suffix('.parquet'))
