@@ -51,10 +51,10 @@ def check_ranges(
 
 # %% ../../nbs/methods/00_ranges.ipynb #check-known
 def check_known(
-    settings, # an object
-    name: str, # of its field
-    known: tuple, # of the names that it may hold
+    settings, # an object with these fields
+    **known: tuple # field -> the names that it may hold
 ):
-    "Raises ValueError that lists the known names where the field holds another one"
-    value = getattr(settings, name)
-    if value not in known: raise ValueError(f"unknown {name} {value!r}; there are {', '.join(known)}")
+    "Raises ValueError that lists the known names where a field holds another one"
+    for name, names in known.items():
+        value = getattr(settings, name)
+        if value not in names: raise ValueError(f"unknown {name} {value!r}; there are {', '.join(names)}")

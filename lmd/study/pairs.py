@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..files import read_metadata, write_table
+from ..files import read_metadata, read_scores, write_table
 from ..aggregation import aggregate_scores
 
 # %% ../../nbs/study/02_pairs.ipynb #score-files
@@ -96,7 +96,7 @@ def read_pair(
         if about[0][key] != about[1][key]:
             raise ValueError(f'{files[0]} and {files[1]} were not scored with the same {key}; '
                              'score both again')
-    return Pair(tuple(pd.read_parquet(f) for f in files), about)
+    return Pair(tuple(read_scores(f) for f in files), about)
 
 # %% ../../nbs/study/02_pairs.ipynb #not-trainable
 not_trainable = { # in-domain set: why it has no model
