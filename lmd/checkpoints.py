@@ -41,7 +41,8 @@ def load_weights(
 # %% ../nbs/07c_checkpoints.ipynb #files-of
 def _network_files(folder):
     "The files of weights and of configurations in a checkpoint, in the order of their names"
-    found = sorted(p for p in folder.rglob('*') if p.suffix in ('.safetensors', '.bin', '.json'))
+    found = sorted(p for p in folder.rglob('*') if p.suffix in ('.safetensors', '.bin', '.json')
+                   and not (p.parent == folder and p.stem == 'calibration'))   # which is of the network, not in it
     return {p.relative_to(folder).as_posix(): p for p in found}
 
 def _about_md5(about): # of what lmd.json says, but for its seal
