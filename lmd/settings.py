@@ -109,7 +109,7 @@ class Setting(AnySetting):
         if not self.distances: raise ValueError("distances is empty; name at least one, such as lpips")
         if wrong := [d for d in self.distances if not isinstance(d, str)]:
             raise ValueError(f"distances must be names such as lpips, not {_shown(wrong[0])}")
-        mask_from_name(self.mask)
+        if self.method == 'lmd': mask_from_name(self.mask)       # another method may have masks of its own
         self.inpaint()       # refuses steps, t0, spacing, sampler that there are not
 
 # %% ../nbs/19_settings.ipynb #setting-inpaint
