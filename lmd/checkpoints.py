@@ -42,7 +42,7 @@ def load_weights(
 def _network_files(folder):
     "The files of weights and of configurations in a checkpoint, in the order of their names"
     found = sorted(p for p in folder.rglob('*') if p.suffix in ('.safetensors', '.bin', '.json')
-                   and not (p.parent == folder and p.stem == 'calibration'))   # which is of the network, not in it
+                   and not (p.parent == folder and p.stem == 'calibration'))   # made of the network
     return {p.relative_to(folder).as_posix(): p for p in found}
 
 def _about_md5(about): # of what lmd.json says, but for its seal
