@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['BETS', 'conformal_p_values', 'flagged_rank', 'rate_interval', 'flag_threshold', 'repeated_splits',
-           'benjamini_hochberg', 'DriftAlarm', 'identify', 'CalibratedDetector', 'open_calibrated', 'calibrate_scores',
-           'calibrate_candidate', 'judged']
+           'benjamini_hochberg', 'DriftAlarm', 'identify', 'CalibratedDetector', 'seed_spread', 'open_calibrated',
+           'calibrate_scores', 'calibrate_candidate', 'judged']
 
 # %% ../nbs/23_calibration.ipynb #imports
-import json, os
+import json, os, warnings
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,11 +20,12 @@ from fastcore.basics import patch
 from scipy.stats import betabinom
 
 from .random import Randomness
-from .files import read_metadata
+from .files import check_target, read_scores
 from .plots import check_scores
 from .diffusion import checkpoint_fingerprint
 from .evaluation import auc_interval, roc_auc
 from .settings import AnySetting, make_setting
+from .outliers import file_setting
 from .combination import absolute_and_relative, Combination, combination_from, load_plain, measurements
 from .combination import save_plain, standard_candidates, ZScores
 
@@ -179,13 +180,29 @@ class CalibratedDetector:
         seed: int = 0, # of the split and of the tie-breaking
     ):
         self.detector, self.combination, self.identity, self.seed = detector, combination, identity, seed
-        self.calibration = None
+        self.calibration, self.spread = None, None
 
     def calibration_scores(self) -> np.ndarray: # (n,) of the images that it was calibrated on, ascending
         "The calibration; raises ValueError before `calibrate`"
         if self.calibration is None:
             raise ValueError('this detector is not calibrated: call calibrate with in-domain images')
         return self.calibration
+
+# %% ../nbs/23_calibration.ipynb #seed-spread
+def seed_spread(
+    combination: Combination, # fitted
+    measured: dict, # distances of images: name -> (N, r) array
+    draws: int = 40, # of the bootstrap
+) -> float | None: # None where there is one attempt (of each polarity)
+    "Standard deviation of an image's score over seeds: root mean square over images"
+    r, P = next(iter(measured.values())).shape[1], combination.polarities
+    if (A := r//P) < 2: return None
+    rng, scores = np.random.default_rng(0), []
+    for _ in range(draws):
+        drawn = np.arange(r)
+        for p in range(P): drawn[p::P] = rng.choice(drawn[p::P], len(drawn[p::P]))
+        scores.append(combination.score({name: d[:, drawn] for name, d in measured.items()}))
+    return float(np.sqrt(np.var(scores, axis=0, ddof=1).mean()*A/(A - 1)))
 
 # %% ../nbs/23_calibration.ipynb #calibrate-measured
 @patch
@@ -199,8 +216,17 @@ def calibrate_measured(self: CalibratedDetector,
     fit, rest = np.split(np.random.default_rng(self.seed).permutation(N), [round(fit_share * N)])
     if not len(rest): raise ValueError(f'{N} images leave none to calibrate with')
     if fit_share: self.combination.fit({name: d[fit] for name, d in measured.items()})
-    self.calibration = np.sort(self.combination.score({name: d[rest] for name, d in measured.items()}))
+    known = {name: np.asarray(d)[rest] for name, d in measured.items()}
+    self.calibration = np.sort(self.combination.score(known))
+    self.spread = seed_spread(self.combination, known)
     return self
+
+# %% ../nbs/23_calibration.ipynb #warn-repeated
+def _warn_of_repeated(repeated, total):
+    "Warn where calibration images are equal to others of them"
+    if repeated:
+        warnings.warn(f'{repeated} of {total} calibration images repeat others of them, so more may be '
+                      'flagged than the false-positive rate says: take each image once', stacklevel=3)
 
 # %% ../nbs/23_calibration.ipynb #calibrate
 @patch
@@ -209,6 +235,7 @@ def calibrate(self: CalibratedDetector,
     fit_share: float = .5, # as in `calibrate_measured`
 ) -> CalibratedDetector: # itself
     "Fit the combination and calibrate, on different images; raises ValueError as `calibrate_measured`"
+    _warn_of_repeated(len(images) - len(torch.unique(images, dim=0)), len(images))
     measured = self.detector.measure(images, 2**40 + torch.arange(len(images)))
     return self.calibrate_measured(measured, fit_share)
 
@@ -253,7 +280,7 @@ def save(self: CalibratedDetector,
 ):
     "Write `path`.json and `path`.safetensors; raises ValueError before `calibrate`"
     about, arrays = self.combination.state()
-    about = {'identity': self.identity, 'seed': self.seed, 'combination': about}
+    about = {'identity': self.identity, 'seed': self.seed, 'spread': self.spread, 'combination': about}
     save_plain(path, about, {**arrays, 'calibration': self.calibration_scores()})
 
 # %% ../nbs/23_calibration.ipynb #differences
@@ -264,6 +291,22 @@ def _differences(saved, now, prefix=''):
         if isinstance(a, dict) and isinstance(b, dict): yield from _differences(a, b, f'{prefix}{key} ')
         elif a != b: yield f'{prefix}{key} was {a}, is {b}'
 
+# %% ../nbs/23_calibration.ipynb #read-calibration
+def _read_calibration(path):
+    "The two parts of a calibration; raises ValueError on what is none"
+    about, arrays = load_plain(path)
+    missing = {'identity', 'seed', 'combination'} - set(about) | {'calibration'} - set(arrays)
+    if missing:
+        raise ValueError(f'{path} is not a calibrated detector: it lacks {", ".join(sorted(missing))}')
+    identity = about['identity']
+    kinds = (identity, dict), (about['combination'], dict), (about['seed'], int)
+    good = all(isinstance(value, kind) for value, kind in kinds)
+    if not good or not isinstance(identity.get('setting'), dict):
+        raise ValueError(f'{path}.json is not that of a calibrated detector: identity (with a setting) and '
+                         'combination are mappings, seed is a whole number')
+    check_scores(arrays['calibration'], f'{path}.safetensors, calibration')
+    return about, arrays
+
 # %% ../nbs/23_calibration.ipynb #load
 @patch(cls_method=True)
 def load(cls: CalibratedDetector,
@@ -272,15 +315,12 @@ def load(cls: CalibratedDetector,
     identity: dict, # of `identify`, for this detector
 ) -> CalibratedDetector: # calibrated
     "Read a calibration; raises ValueError if it belongs to another model or setting, and as `load_plain`"
-    about, arrays = load_plain(path)
-    missing = {'identity', 'seed', 'combination'} - set(about) | {'calibration'} - set(arrays)
-    if missing:
-        raise ValueError(f'{path} is not a calibrated detector: it lacks {", ".join(sorted(missing))}')
+    about, arrays = _read_calibration(path)
     if different := list(_differences(about['identity'], identity)):
         raise ValueError(f'{path} was calibrated for another detector: {"; ".join(different)}. '
                          'Calibrate this one')
     made = cls(detector, combination_from(about['combination'], arrays), identity, about['seed'])
-    made.calibration = arrays['calibration']
+    made.calibration, made.spread = np.sort(arrays['calibration']), about.get('spread')
     return made
 
 # %% ../nbs/23_calibration.ipynb #open-calibrated
@@ -292,10 +332,20 @@ def open_calibrated(
     root: str | os.PathLike = 'data', # where a method that is fitted finds the in-domain images
 ) -> CalibratedDetector: # calibrated, with the setting that was saved
     "A saved detector, ready for images; raises ValueError if the model is another one, and as its `load`"
-    identity = load_plain(path)[0].get('identity', {})
-    setting = make_setting({'method': identity.get('method'), **identity.get('setting', {})})
+    identity = _read_calibration(path)[0]['identity']
+    try: setting = make_setting({'method': identity.get('method'), **identity['setting']})
+    except ValueError as e: raise ValueError(f'{path}.json, setting: {e}') from None
     detector = setting.detector(model, device, batch, root)
     return CalibratedDetector.load(path, detector, identify(model, setting))
+
+# %% ../nbs/23_calibration.ipynb #check-calibration-place
+def _check_place(out):
+    "Raise ValueError or OSError where a calibration cannot be written, or would change a checkpoint"
+    for suffix in ('.json', '.safetensors'): check_target(f'{out}{suffix}')
+    inside = any((Path(out).parent/name).exists() for name in ('lmd.json', 'unet', 'config.json'))
+    if inside and Path(out).name != 'calibration':
+        raise ValueError(f'{out} lies in the folder of a checkpoint, whose files are its identity: choose '
+                         f"another place, or {Path(out).parent/'calibration'}")
 
 # %% ../nbs/23_calibration.ipynb #calibrate-scores
 def calibrate_scores(
@@ -304,11 +354,10 @@ def calibrate_scores(
     quantities: tuple=(), # what is combined, see `ZScores`; () = all distances, absolute and relative
     seed: int=0, # of which half fits and which calibrates
 ) -> CalibratedDetector: # calibrated, without a network
-    "Calibrate on a score file; raises ValueError on a checkpoint's folder, or as `calibrate_measured`"
-    if any((Path(out).parent/name).exists() for name in ('lmd.json', 'unet', 'config.json')):
-        raise ValueError(f'{out} lies in the folder of a checkpoint, whose files are its identity: '
-                         'choose another place')
-    about, (measured, _) = read_metadata(scores), measurements(pd.read_parquet(scores))
+    "Calibrate on a score file; raises ValueError on a checkpoint's own files, or as `calibrate_measured`"
+    _check_place(out)
+    (about, setting), (measured, index) = file_setting(scores), measurements(read_scores(scores))
+    if repeated := about.get('repeated'): _warn_of_repeated(repeated, len(index))
     quantities = quantities or tuple(sum(absolute_and_relative(list(measured)), []))
     identity = {key: about[key] for key in ('weights', 'method', 'setting')}
     identity['setting'] = identity['setting'] | {'n': None}
