@@ -252,8 +252,7 @@ def score_command(sources, model, setting, method, out, changes, split, params, 
     classifier. Methods that are fitted read the model's own set from --root. Stop it at any time: the same
     command goes on."""
     if not (setting or method): raise click.UsageError('name a --setting or a --method')
-    from lmd.files import read_metadata
-    from lmd.outliers import score_sets
+    from lmd.outliers import read_metadata, score_sets
     from lmd.settings import load_params
     settings = load_params('settings', setting or method, params, changes=changes)
     if method not in (None, settings.method):
@@ -261,7 +260,7 @@ def score_command(sources, model, setting, method, out, changes, split, params, 
     scored = score_sets(sources, model, settings, out, split, root, device, batch, work,
                         skip_unreadable, _say)
     warn_of_model(model)
-    for path, images in scored.items():
+    for path in scored:
         about = read_metadata(Path(path).with_suffix('.parquet'))
         click.echo(f"{path}: {about['n']} images in {about['seconds']:.0f} seconds")
     exit_if_skipped(line for images in scored.values() for line in images.skipped)
