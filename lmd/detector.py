@@ -17,13 +17,14 @@ from .data import check_model_input, image_indices
 from .masking import Checkerboard, Nothing
 from .diffusion import Denoiser
 from .inpainting import distinct_fills, Inpaint
-from .distance import FillDistance, LPIPS
+from .distance import check_distances, FillDistance, LPIPS
 from .aggregation import aggregate
 from .batches import pair_batches
 
 # %% ../nbs/17_detector.ipynb #check-distances
 def _check_distances(distances, lift):
-    "Raise ValueError where a fill is the first distance, or where the mask leaves nothing to fill from"
+    "Raise ValueError where a fill is the first distance, or the mask leaves nothing to fill from"
+    check_distances(distances)
     fills = [d.name for d in distances if isinstance(d, FillDistance)]
     if fills and isinstance(lift, Nothing):
         raise ValueError(f"{fills[0]} is a distance from the blur of the known pixels, "
@@ -41,6 +42,14 @@ def _renamed(old):
                                    f"{name} will go in version 0.3", FutureWarning, stacklevel=3)
     return {names[name]: value for name, value in old.items()}
 
+# %% ../nbs/17_detector.ipynb #check-arguments
+def _check_arguments(attempts, batch, seed, way):
+    "Raise ValueError on numbers that cannot be meant, or an unknown aggregate"
+    for name, value, least in (('attempts', attempts, 1), ('batch', batch, 1), ('seed', seed, 0)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value < 2**63:
+            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r:.80}")
+    aggregate(np.zeros((1, 1)), way)
+
 # %% ../nbs/17_detector.ipynb #lmd
 class LMD:
     "Lift, Map, Detect (Liu et al. 2023, Algorithm 2)"
@@ -55,16 +64,16 @@ class LMD:
         batch: int=250, # most (image, attempt) pairs per network evaluation
         **old, # `how` and `map`, the names of `aggregate` and `inpaint` before version 0.2
     ):
-        "Raises ValueError on fewer than one attempt, or where a distance from the fill has no use"
+        "Raises ValueError on numbers or distances that cannot be meant"
         new = dict(inpaint=inpaint, aggregate=aggregate) | _renamed(old)
-        if not isinstance(attempts, int) or attempts < 1:
-            raise ValueError(f"attempts must be a whole number of at least 1, not {attempts!r}")
+        _check_arguments(attempts, batch, seed, new['aggregate'])
         self.denoiser, self.attempts, self.seed, self.batch = denoiser, attempts, seed, batch
         self.lift = Checkerboard(8) if lift is None else lift
         self.inpaint = Inpaint() if new['inpaint'] is None else new['inpaint']
-        self.distances = [LPIPS()] if distances is None else list(distances)
+        self.distances = [LPIPS()] if distances is None else distances
         self.aggregate = new['aggregate']
         _check_distances(self.distances, self.lift)
+        self.distances = list(self.distances)
 
 # %% ../nbs/17_detector.ipynb #nfe
 @patch(as_prop=True)
@@ -88,7 +97,7 @@ def channels(self: LMD) -> int: # C, 1 (gray) or 3 (colour)
 @patch
 def batches(self: LMD,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None, # (N,) their keys, see `Images.keys`; None = 0 ... N-1
     pairs=None, # batches of (rows (P,), attempts (P,)) to reconstruct; None = all pairs
 ): # yields rows (P,), attempts (P,), originals (P, C, S, S), masks (P, 1, S, S), reconstructions (P, C, S, S)
     "Lift and map, batch by batch; raises ValueError on images the denoiser is not made for"
@@ -116,6 +125,7 @@ def _distances(self: LMD, originals, M, y, rows):
 @patch
 def _measure(self: LMD, images, index, keep):
     "What `measure` returns; `keep` is called with the masks and reconstructions of every batch"
+    check_model_input(images, self.size, self.channels)
     out = {d.name: np.empty((len(images), self.attempts), np.float32) for d in self.distances}
     for rows, attempts, x, M, y in self.batches(images, index):
         unique, inverse = rows.unique(return_inverse=True)
@@ -130,7 +140,7 @@ def _measure(self: LMD, images, index, keep):
 @torch.inference_mode()
 def measure(self: LMD,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None, # (N,) their keys, see `Images.keys`; None = 0 ... N-1
 ) -> dict: # name of a distance -> (N, R) float32 array
     "Every distance of every attempt; raises ValueError on images the denoiser is not made for"
     return self._measure(images, index, keep=lambda M, y: None)
@@ -139,7 +149,7 @@ def measure(self: LMD,
 @patch
 def score(self: LMD,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None, # (N,) their keys, see `Images.keys`; None = 0 ... N-1
 ) -> np.ndarray: # (N,) out-of-distribution scores, higher = more out-of-domain
     "One out-of-distribution score per image; raises ValueError as `measure`"
     return aggregate(self.measure(images, index)[self.distances[0].name], self.aggregate)
@@ -152,7 +162,7 @@ def _stacked(parts, attempts):
 @patch
 def reconstruct(self: LMD,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None, # (N,) their keys, see `Images.keys`; None = 0 ... N-1
 ) -> tuple: # masks (N, R, 1, S, S), 1 = known; reconstructions (N, R, C, S, S), not clipped
     "The masks and reconstructions of every attempt; raises ValueError as `measure`"
     parts = [(M.cpu(), y.cpu()) for *_, M, y in self.batches(images, index)]
@@ -163,7 +173,7 @@ def reconstruct(self: LMD,
 @torch.inference_mode()
 def inspect(self: LMD,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None, # (N,) their keys, see `Images.keys`; None = 0 ... N-1
 ) -> tuple: # the dict of `measure`, and the masks and reconstructions of `reconstruct`
     "Distances and pictures of the same attempts; raises ValueError as `measure`"
     parts = []
