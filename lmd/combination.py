@@ -250,8 +250,8 @@ def save(self: Combination,
     save_plain(path, *self.state())
 
 # %% ../nbs/22_combination.ipynb #combination-from
-combinations = {c.__name__: c for c in (ZScores, Mahalanobis, Mixture, Ranks)} # name in a file -> class,
-combinations['PanelZ'] = 'lmd.panel:PanelZ'                                    # or where it is
+combinations = {c.__name__: c for c in (ZScores, Mahalanobis, Mixture, Ranks)} # name in a file -> class
+_elsewhere = {'PanelZ': 'lmd.panel:PanelZ'}              # of a later chapter
 
 def combination_from(
     about: dict, # as `Combination.state` gives it
@@ -260,10 +260,10 @@ def combination_from(
     "The combination that was saved; raises ValueError on an unknown or incomplete one"
     fields = {'aggregate' if key == 'how' else key: value for key, value in about.items()}
     name, attempts = fields.pop('combination', None), fields.pop('attempts', None)
-    if not isinstance(name, str) or name not in combinations:
+    if not isinstance(name, str) or name not in combinations | _elsewhere:
         raise ValueError(f'there is no combination {name!r}; there are {", ".join(combinations)}')
-    kind = combinations[name]
-    try: made = (resolve_name(kind) if isinstance(kind, str) else kind)(**fields)
+    kind = combinations.get(name) or resolve_name(_elsewhere[name])
+    try: made = kind(**fields)
     except TypeError as error:
         raise ValueError(f'the saved {name} does not fit this version of lmd: {error}') from None
     wanted = {'mean', 'sd', *made.fitted}
