@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOGGED', 'panel_columns', 'PanelZ', 'PanelSetting', 'Panel', 'read_panel', 'panel_quantities', 'linear_quantities',
-           'choose_panel', 'read_panel_study', 'calibrate_panel', 'panel_cost']
+           'panel_groups', 'choose_panel', 'member_nfe', 'read_panel_study', 'calibrate_panel', 'panel_cost']
 
 # %% ../nbs/24_panel.ipynb #imports
 import json
@@ -18,12 +18,12 @@ from fastcore.basics import patch
 from scipy.special import log_ndtr
 
 from .files import read_metadata, read_scores
+from .checkpoints import checkpoint_fingerprint
 from .evaluation import roc_auc
 from .settings import AnySetting, make_setting, Setting
 from .outliers import source_name
-from .combination import absolute_and_relative, Combination, combinations, FLOOR
-from .combination import log_quantity, measurements
-from .calibration import CalibratedDetector
+from .combination import absolute_and_relative, Combination, FLOOR, log_quantity, measurements
+from .calibration import _check_place, _warn_of_repeated, CalibratedDetector
 
 # %% ../nbs/24_panel.ipynb #one
 LOGGED = ('lmd', 'features', 'repairing', 'super-resolution') # methods that measure distances, at least 0
@@ -59,8 +59,6 @@ class PanelZ(Combination):
     def features(self, measured):
         return np.stack([_linear(measured, q) if q in self.linear else log_quantity(measured, q).mean(1)
                          for q in self.quantities], 1)
-
-combinations['PanelZ'] = PanelZ # so that a calibration can be read from its file
 
 # %% ../nbs/24_panel.ipynb #linear
 def _linear(measured, quantity):
@@ -140,7 +138,7 @@ class Panel:
         "Raises ValueError where members take different images"
         self.runs = runs
         shapes = {(d.size, d.channels) for d, _, _ in runs}
-        if len(shapes) > 1: raise ValueError(f'the members of a panel take different images: {sorted(shapes)}')
+        if len(shapes) > 1: raise ValueError(f'members of a panel take different images: {sorted(shapes)}')
         (self.size, self.channels), = shapes
         self.denoiser = next((d.denoiser for d, *_ in runs if hasattr(d, 'denoiser')), None)
 
@@ -169,6 +167,8 @@ def measure(self: Panel,
     return out
 
 # %% ../nbs/24_panel.ipynb #setting-detector
+_last = {} # the last panel, by all that it was made of
+
 @patch
 def detector(self: PanelSetting,
     model: str|Path, # checkpoint folder
@@ -177,8 +177,14 @@ def detector(self: PanelSetting,
     root: str|Path|None=None, # where members that are fitted find the in-domain images
 ) -> Panel:
     "The panel that this setting makes of a checkpoint; raises as its members"
-    return Panel([(s.detector(model, device, batch, root), s.method, members)
-                  for s, members in _runs(self.settings())])
+    key = json.dumps([checkpoint_fingerprint(model), asdict(replace(self, n=None)), str(device), str(root)])
+    if key not in _last:
+        made = Panel([(s.detector(model, device, batch, root), s.method, members)
+                      for s, members in _runs(self.settings())])
+        _last.clear()
+        _last[key] = made
+    _last[key].batch = batch
+    return _last[key]
 
 # %% ../nbs/24_panel.ipynb #member-names
 def _named(paths):
@@ -239,6 +245,21 @@ def linear_quantities(
     "Those of which no logarithm is taken"
     return tuple(q for q in quantities if members[q.partition(':')[0]].get('method', 'lmd') not in LOGGED)
 
+# %% ../nbs/24_panel.ipynb #groups
+def panel_groups(
+    columns: list, # 'member:column', of `read_panel` or `Panel.measure`
+    members: dict, # member -> entry of its setting
+) -> dict: # name -> quantities: what a panel can be put together of
+    "Groups of quantities for `choose_panel`"
+    groups = {}
+    for name, every in panel_quantities(columns, members).items():
+        more = ('mahalanobis', 'residual', 'ic_png')
+        single = [every[0], *[q for q in every if q == f'{every[0]}/fill']]
+        single += [c for c in columns if c in {f'{name}:{m}' for m in more}]
+        groups |= {q.replace(':', ' '): (q,) for q in single}
+        if len(every) > 1: groups[f'{name} all'] = every
+    return groups
+
 # %% ../nbs/24_panel.ipynb #reached
 def _reached(combination, studies):
     "ROC-AUC of every kind of outliers, for each model"
@@ -263,7 +284,7 @@ def _forward(groups, studies, nfe, most, gain, make):
         chosen, reached = [*chosen, best], tried[best]
 
 def _cost(names, groups, nfe):
-    "Network evaluations per image of the members that some groups need"
+    "Price of the members that some groups need"
     return sum(nfe[member] for member in {q.partition(':')[0] for n in names for q in groups[n]})
 
 # %% ../nbs/24_panel.ipynb #choose-panel
@@ -271,8 +292,8 @@ def choose_panel(
     groups: dict, # name -> quantities, all measured in every study
     studies: dict, # model -> (fit, inside, outside), as `read_panel_study` gives them
     members: dict, # member -> entry of its setting
-    nfe: dict, # member -> network evaluations per image
-    most: float=np.inf, # network evaluations that the panel may cost
+    nfe: dict, # member -> its price, see `member_nfe`
+    most: float=np.inf, # forward passes that the panel may cost
     gain: float=.002, # least gain of ROC-AUC for which a group is added
 ) -> pd.DataFrame: # best first: combine, each, groups, quantities, nfe, mean, and a column for each kind
     "The ends of forward selections, one for each way to combine; raises ValueError if all cost too much"
@@ -282,7 +303,7 @@ def choose_panel(
         def make(names): return PanelZ(union(names), combine=combine, each=each,
                                        linear=linear_quantities(union(names), members))
         names, reached = _forward(groups, studies, nfe, most, gain, make)
-        if not names: raise ValueError(f'every member costs more than {most} network evaluations')
+        if not names: raise ValueError(f'every member costs more than {most} forward passes')
         rows.append(dict(combine=combine, each=each, groups=tuple(names), quantities=union(names),
                          nfe=_cost(names, groups, nfe), mean=_mean(reached), **reached))
     return _best_first(pd.DataFrame(rows), gain)
@@ -290,9 +311,24 @@ def choose_panel(
 # %% ../nbs/24_panel.ipynb #best-first
 def _best_first(table, gain):
     "Of the rows within `gain` of the best the cheapest, then the others by what they reach"
-    far = table['mean'] < table['mean'].max() - gain
-    return table.assign(far=far).sort_values(
-        ['far', 'nfe', 'mean'], ascending=[True, True, False], kind='stable', ignore_index=True).drop(columns='far')
+    ranks = table.assign(far=table['mean'] < table['mean'].max() - gain)
+    order = ranks.sort_values(['far', 'nfe', 'mean'], ascending=[True, True, False], kind='stable').index
+    return table.loc[order].reset_index(drop=True)
+
+# %% ../nbs/24_panel.ipynb #member-nfe
+_evaluations = {'msma': 'levels', 'diffpath': 'steps'} # fitted methods -> the field that says how many
+
+def member_nfe(
+    entry: dict, # of a member's setting, complete
+    model: str|Path, # checkpoint folder
+    root: str|Path|None=None, # where other methods that are fitted find the in-domain images
+) -> float: # forward passes of the model's network for one image
+    "What a member costs"
+    if (method := entry.get('method', 'lmd')) == 'features': return 0
+    if method in _evaluations: return entry[_evaluations[method]]
+    cheap = {'distances': ['mse']} if method == 'lmd' else {}                        # which needs no weights
+    detector = make_setting({**entry, **cheap}).detector(model, root=root)
+    return detector.nfe*getattr(detector, 'passes', 1)
 
 # %% ../nbs/24_panel.ipynb #read-panel-study
 def read_panel_study(
@@ -301,19 +337,22 @@ def read_panel_study(
     settings: dict, # member -> folder of its setting, or (that of validation images, that of outliers)
     kinds: list, # of outliers
     seed: int=0, # of the halves
-) -> tuple: # (fit, inside, outside), member -> entry of its setting, member -> network evaluations
+) -> tuple: # (fit, inside, outside), member -> entry of its setting
     "Validation images and outliers of a model; raises FileNotFoundError, or ValueError on a mismatch"
     folders = {m: (s, s) if isinstance(s, str) else s for m, s in settings.items()}
     def files(split, place): return {m: Path(scores)/model/f[place]/f'{source_name(model, split)}.parquet'
                                      for m, f in folders.items()}
     val, index, members, _ = read_panel(files('val', 0))
     made = {kind: read_panel(files(f'val:{kind}', 1)) for kind in kinds}
-    sources = sorted(set.intersection(*(set(i.tolist()) for _, i, _, _ in made.values())))
-    outside = {kind: {q: d[np.isin(i, sources)] for q, d in m.items()} for kind, (m, i, _, _) in made.items()}
-    rest = np.random.default_rng(seed).permutation(np.flatnonzero(~np.isin(index, sources)))
-    fit, inside = ({q: d[np.sort(rows)] for q, d in val.items()} for rows in np.split(rest, [len(rest)//2]))
-    nfe = {m: read_metadata(path)['nfe'] for m, path in files('val', 0).items()}
-    return (fit, inside, outside), members, nfe
+    half = np.sort(np.random.default_rng(seed).permutation(index)[:len(index)//2])
+    fitted = np.isin(index, half)
+    fit, inside = ({q: d[rows] for q, d in val.items()} for rows in (fitted, ~fitted))
+    sources = set(index) - set(half)
+    for _, own, _, _ in made.values(): sources &= set(own)
+    outside = {kind: {q: d[np.isin(own, list(sources))] for q, d in columns.items()}
+               for kind, (columns, own, _, _) in made.items()}
+    if not sources: raise ValueError(f'no outlier of {model} is made of an image that is not fitted on')
+    return (fit, inside, outside), members
 
 # %% ../nbs/24_panel.ipynb #needed
 def _needed(members, quantities):
@@ -339,8 +378,10 @@ def calibrate_panel(
     seed: int=0, # of which half fits and which calibrates
 ) -> CalibratedDetector: # calibrated, without a network
     "Calibrate several score files as one detector; raises ValueError as `read_panel`, `PanelZ` and `fit`"
+    _check_place(out)
     named = files if isinstance(files, dict) else _named(files)
-    measured, _, members, weights = read_panel(named)
+    measured, index, members, weights = read_panel(named)
+    _warn_of_repeated(max(read_metadata(path).get('repeated') or 0 for path in named.values()), len(index))
     quantities = tuple(quantities) or sum(panel_quantities(list(measured), members).values(), ())
     setting = PanelSetting(members=_needed(members, quantities))
     identity = {'weights': weights, 'method': 'panel', 'setting': json.loads(json.dumps(asdict(setting)))}
@@ -355,6 +396,5 @@ def panel_cost(
     files: dict, # member -> its score file
 ) -> pd.DataFrame: # a row a member: nfe, and milliseconds per image
     "What members cost for one image"
-    about = {name: read_metadata(path) for name, path in files.items()}
     return pd.DataFrame([{'member': name, 'nfe': a['nfe'], 'milliseconds': round(1e3*a['seconds']/a['n'], 2)}
-                         for name, a in about.items()])
+                         for name, a in ((name, read_metadata(path)) for name, path in files.items())])
