@@ -46,16 +46,17 @@ def _schedule_and_prediction(c):
     if c.sde == 'vesde':
         unit = 1. if c.centered else 2.
         return dict(name='ve', sigma_min=unit*c.sigma_min, sigma_max=unit*c.sigma_max), 'score'
-    name = {'vpsde': 'vp-linear', 'subvpsde': 'sub-vp'}[c.sde]
-    return dict(name=name, beta_min=float(c.beta_min), beta_max=float(c.beta_max)), 'eps'
+    betas = dict(beta_min=float(c.beta_min), beta_max=float(c.beta_max))
+    if not c.continuous: return dict(name='ddpm', steps=c.num_scales, **betas), 'eps'
+    return dict(name={'vpsde': 'vp-linear', 'subvpsde': 'sub-vp'}[c.sde], **betas), 'eps'
 
 # %% ../nbs/09_published.ipynb #configs
-def _sections(sde, name, size=32, ch_mult=(1, 2, 2, 2), blocks=2, **model):
+def _sections(sde, name, size=32, ch_mult=(1, 2, 2, 2), blocks=2, continuous=True, **model):
     "The three sections of a configuration"
     ve = sde == 'vesde'
     model = dict(name=name, nf=128, ch_mult=list(ch_mult), num_res_blocks=blocks, attn_resolutions=[16],
                  fir=ve, scale_by_sigma=ve, embedding_type='fourier' if ve else 'positional') | model
-    return {'training': dict(sde=sde, continuous=True),
+    return {'training': dict(sde=sde, continuous=continuous),
             'data': dict(image_size=size, num_channels=3, centered=not ve), 'model': model}
 
 def _sections_256(sigma_max):
@@ -64,8 +65,10 @@ def _sections_256(sigma_max):
 
 _blocks = {'': 4, 'deep_': 8}
 configs = { # by the name that score_sde gives it
+    'vp/ddpm/cifar10': _sections('vpsde', 'ddpm', continuous=False),
     'vp/ddpm/cifar10_continuous': _sections('vpsde', 'ddpm'),
     'subvp/cifar10_ddpm_continuous': _sections('subvpsde', 'ddpm'),
+    'vp/cifar10_ddpmpp': _sections('vpsde', 'ncsnpp', blocks=4, continuous=False),
     **{f'{sde}/cifar10_ddpmpp_{deep}continuous': _sections(f'{sde}sde', 'ncsnpp', blocks=blocks)
        for sde in ('vp', 'subvp') for deep, blocks in _blocks.items()},
     **{f've/cifar10_ncsnpp_{deep}continuous': _sections('vesde', 'ncsnpp', blocks=blocks,

@@ -30,7 +30,7 @@ class ScoreConfig:
     attn_resolutions: tuple   # sizes of the maps that have self-attention
     num_channels: int = 3     # C of the images
     centered: bool = True     # images in [-1, 1]; False: in [0, 1]
-    continuous: bool = True   # times are real numbers; False: numbered steps
+    continuous: bool = True   # times are real numbers; False: numbered steps, with 'vpsde' only
     scale_by_sigma: bool = False # the output is divided by the noise level
     embedding_type: str = 'positional' # of the time; or 'fourier', of the logarithm of sigma
     fir: bool = False         # resample with a smoothing filter
@@ -42,9 +42,10 @@ class ScoreConfig:
     beta_max: float = 20.
     sigma_min: float = .01
     sigma_max: float = 50.
+    num_scales: int = 1000    # numbered steps
 
 # %% ../nbs/08b_score_sde.ipynb #known-values
-_known = dict(name=('ddpm', 'ncsnpp'), sde=('vpsde', 'subvpsde', 'vesde'), continuous=(True,),
+_known = dict(name=('ddpm', 'ncsnpp'), sde=('vpsde', 'subvpsde', 'vesde'),
               embedding_type=('positional', 'fourier'), fir_kernel=((1, 3, 3, 1),),
               progressive=('none', 'output_skip'), progressive_input=('none', 'input_skip', 'residual'),
               resblock_type=('biggan',), progressive_combine=('sum',), attention_type=('ddpm',),
@@ -73,6 +74,9 @@ def _check_known(entries):
             raise ValueError(f"{key} is {value!r}, but only {', '.join(map(repr, values))} can be imported")
     if entries['name'] == 'ddpm' and entries['sde'] == 'vesde':
         raise ValueError("a DDPM network with the schedule vesde cannot be imported, only ncsnpp can")
+    if not entries.get('continuous', True) and entries['sde'] != 'vpsde':
+        raise ValueError(f"continuous is False with the schedule {entries['sde']}: of networks that were "
+                         "trained in numbered steps only those of vpsde can be imported")
     if entries.get('progressive_input') == 'residual' and not entries.get('fir'):
         raise ValueError("progressive_input is 'residual' without fir, which cannot be imported")
 
@@ -245,7 +249,7 @@ class ScoreNetwork(nn.Module):
 def forward(self: ScoreNetwork,
             x: torch.Tensor, # (N, C, S, S), in the range that the network was trained on
             time: torch.Tensor # (N,) 999 t, or sigma with the schedule VE
-           ) -> torch.Tensor: # (N, C, S, S): the noise eps with the schedules VP and sub-VP, the score with VE
+           ) -> torch.Tensor: # (N, C, S, S): the noise with VP and sub-VP, the score with VE
     "Walk through the layers"
     c, layers = self.config, iter(self.all_modules)
     taps = c.fir_kernel if c.fir else None
