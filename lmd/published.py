@@ -17,6 +17,7 @@ from torch import nn
 
 from .files import file_md5
 from .checkpoints import check_release, load_weights, new_checkpoint, open_network
+from .schedules import schedule_from_dict
 from .diffusion import UnitRange
 from .score_sde import ScoreConfig, fill_network, make_network, read_config
 
@@ -77,6 +78,8 @@ configs = { # by the name that score_sde gives it
        (('ffhq_256', 348.), ('celebahq_256', 348.), ('bedroom', 378.), ('church', 380.))}}
 
 # %% ../nbs/09_published.ipynb #find-config
+_section_names = 'training', 'data', 'model'
+
 def find_config(
     name: str|Path, # of one of `configs`, or of a json file
 ) -> dict: # its sections training, data and model
@@ -88,20 +91,26 @@ def find_config(
     except ValueError as error: raise ValueError(f"{name} is not valid json: {error}") from None
     try: read_config(sections)
     except (ValueError, TypeError) as error: raise ValueError(f"{name}: {error}") from None
-    return {section: sections[section] for section in ('training', 'data', 'model')}
+    return {section: sections[section] for section in _section_names}
 
 # %% ../nbs/09_published.ipynb #import-card
-def _card(name, file, md5, c, step):
+def _plain(name): return re.sub(r'[^\w.,+-]', '_', name) # nothing that would be markup
+
+def _step_of(saved): # of the training; None where the file does not say
+    step = saved.get('step')
+    return int(step) if isinstance(step, (int, torch.Tensor)) else None
+
+def _card(name, c, about):
     "README.md of an imported model"
-    return f'''# {name}
+    return f'''# {_plain(name)}
 
 A model of score_sde (Song et al. 2021), imported by `lmd import`: network {c.name}, schedule {c.sde}, images
 of {c.image_size} x {c.image_size} pixels with {c.num_channels} channels.
 
 | | |
 |---|---|
-| file | {file}, md5 {md5} |
-| weights | moving average after {step} steps, single precision |
+| file | {about['imported_from']}, md5 {about['imported_md5']} |
+| weights | moving average after {about['steps']} steps, single precision |
 | licence | that of whoever published the file |
 '''
 
@@ -113,15 +122,18 @@ def import_checkpoint(
 ) -> ScoreConfig: # what it was
     "Make a checkpoint folder of a published file; raises FileNotFoundError or ValueError"
     sections = config if isinstance(config, dict) else find_config(config)
-    c, saved = read_config(sections), load_weights(file)
+    c = read_config(sections)
+    schedule, prediction = _schedule_and_prediction(c)
+    schedule_from_dict(schedule)                            # refuses numbers that are no schedule
     check_release(out)
+    saved = load_weights(file)
     try: network = fill_network(c, averaged_weights(saved))
     except ValueError as error: raise ValueError(f"{file}: {error}") from None
-    (schedule, prediction), md5, step = _schedule_and_prediction(c), file_md5(Path(file)), saved.get('step')
-    own = {} if c.name == 'ddpm' else dict(network='score-sde', config=sections)
     about = dict(schedule=schedule, prediction=prediction, size=c.image_size, channels=c.num_channels,
-                 factor=1, imported_from=Path(file).name, imported_md5=md5, steps=step)
-    with new_checkpoint(out, _card(Path(out).name, Path(file).name, md5, c, step), **about, **own) as new:
+                 factor=1, steps=_step_of(saved), imported_from=_plain(Path(file).name),
+                 imported_md5=file_md5(Path(file)))
+    if c.name != 'ddpm': about |= dict(network='score-sde', config={s: sections[s] for s in _section_names})
+    with new_checkpoint(out, _card(Path(out).name, c, about), **about) as new:
         if c.name == 'ddpm': network.save_pretrained(new/'unet')
         else: save_file(network.state_dict(), new/'network.safetensors')
     return c
@@ -179,7 +191,7 @@ def _check_sums(folder):
         if path.is_file() and re.fullmatch('[0-9a-f]{64}', blob.name):
             with open(blob, 'rb') as file: found = hashlib.file_digest(file, 'sha256').hexdigest()
             if found != blob.name:
-                blob.unlink()
+                path.unlink(); blob.unlink(missing_ok=True)
                 raise ValueError(f"{path.name} was damaged on its way and is removed; fetch it again")
 
 # %% ../nbs/09_published.ipynb #cached
@@ -191,7 +203,7 @@ def _cached(repo, revision=None):
     from huggingface_hub.errors import LocalEntryNotFoundError
     try: folder = snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=_texts)
     except LocalEntryNotFoundError: return None
-    whole = any(p.suffix in ('.safetensors', '.bin') for p in Path(folder).rglob('*'))
+    whole = any(p.suffix in ('.safetensors', '.bin') and p.is_file() for p in Path(folder).rglob('*'))
     return Path(folder) if whole else None
 
 # %% ../nbs/09_published.ipynb #download
