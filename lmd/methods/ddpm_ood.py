@@ -20,7 +20,7 @@ from ..sampling import DPMSolverPP
 from ..inpainting import Denoise
 from ..distance import distances_from_names, LPIPS, MSE
 from ..aggregation import aggregate
-from ..settings import AnySetting
+from ..settings import AnySetting, Setting
 from ..scoring import in_domain_images
 from .ranges import check_ranges
 
@@ -146,6 +146,8 @@ class DDPMOODSetting(AnySetting):
         if not self.distances: raise ValueError('distances is empty; name at least one, such as lpips')
         check_ranges(self, steps='1..', starts='1..', fit='2..')
         check_starts(self.starts, self.steps)
+
+    networks = Setting.networks
 
     def detector(self, model, device='cpu', batch=250, root=None):
         "The detector of the checkpoint in the folder `model`, fitted on validation images under `root`"

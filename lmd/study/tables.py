@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
+from ..files import read_scores
 from ..aggregation import aggregate_scores
 from ..calibration import calibrate_candidate
 from ..combination import measurements
@@ -26,7 +27,7 @@ from .frontier import best_settings, read_frontier
 from .pairs import common_images, distance_names, Pair, read_pair, read_pairs, why_no_scores
 from .paper_values import paper_value
 from .repairing_study import choose_erosion
-from .variants import add_average, fill_texts, result_row, Variant
+from .variants import add_average, far_from_trained, fill_texts, result_row, Variant
 
 # %% ../../nbs/study/15_tables.ipynb #show-table
 def show_table(
@@ -173,7 +174,6 @@ def fidelity_table(
     reasons: dict, # of `read_settings`
     setting: str, # the cheap one
     reference: str, # the one it is compared with
-    margin: float, # of non-inferiority, in ROC-AUC
 ) -> pd.DataFrame: # a line a pair, most cells as texts
     "Differences of two settings for readers: bounds beside every number, and why a pair has none."
     known, lines = {(r['model'], r['out-of-domain']): r for r in results.to_dict('records')}, []
@@ -183,7 +183,8 @@ def fidelity_table(
             line |= {'n': r['n'], setting: r['cheap'], f'{setting} 95 %': _interval(r, 'cheap'),
                      reference: r['reference'], f'{reference} 95 %': _interval(r, 'reference'),
                      f'{setting} - {reference}': '{difference:+.4f}: {low:+.4f} to {high:+.4f}'.format(**r),
-                     f'not inferior by {margin:g}': 'claimed' if r['non_inferior'] else 'not claimed',
+                     'margin': f"{r['margin']:.3f}",
+                     'not inferior by it': 'claimed' if r['non_inferior'] else 'not claimed',
                      'NFE': f"{r['cheap_nfe']:g} / {r['reference_nfe']:g}",
                      'seconds an image': f"{r['cheap_seconds']:.2g} / {r['reference_seconds']:.2g}",
                      'ratio of seconds': f"{r['reference_seconds']/r['cheap_seconds']:.0f}"}
@@ -191,12 +192,13 @@ def fidelity_table(
     return pd.DataFrame(lines)
 
 # %% ../../nbs/study/15_tables.ipynb #compare-with-reference
-def _spent(model, outside, setting, pair, name, r, reference, margin):
+def _spent(model, outside, setting, pair, name, r, reference):
     "The cells of one comparison"
     return {'model': model, 'out-of-domain': outside, 'setting': setting, 'NFE': pair.nfe, 'n': pair.n,
             name: r['cheap'], f'{name} 95 %': _interval(r, 'cheap'), reference: r['reference'],
+            f'{reference} low': r['reference_low'], f'{reference} high': r['reference_high'],
             'difference': r['difference'], 'low': r['low'], 'high': r['high'],
-            f'not inferior by {margin:g}': 'claimed' if r['non_inferior'] else 'not claimed'}
+            'margin': r['margin'], 'not inferior by it': 'claimed' if r['non_inferior'] else 'not claimed'}
 
 def plain_differences(
     scores: str|Path, # folder of the scores
@@ -205,13 +207,12 @@ def plain_differences(
     reference: str, # the setting it is compared with
     column: str='lpips', # distance
     aggregate: str='median', # how one score is made of the attempts
-    margin: float=.003, # of non-inferiority, in ROC-AUC
 ) -> pd.DataFrame: # a line a pair with scores of both
     "The plain score of a setting minus that of the reference, on the same images."
     lines = []
     for (model, outside), both in read_settings(scores, pairs, [setting, reference])[0].items():
-        r = compare_settings(*both, column, aggregate, margin)
-        lines.append(_spent(model, outside, setting, both[0], setting, r, reference, margin))
+        r = compare_settings(*both, column, aggregate)
+        lines.append(_spent(model, outside, setting, both[0], setting, r, reference))
     return pd.DataFrame(lines)
 
 # %% ../../nbs/study/15_tables.ipynb #combined-differences
@@ -223,7 +224,6 @@ def combined_differences(
     combination: str, # a name of `standard_candidates`
     column: str='lpips', # distance of the plain score
     aggregate: str='median', # how the plain score is made of the attempts
-    margin: float=.003, # of non-inferiority, in ROC-AUC
 ) -> pd.DataFrame: # a line a pair with scores of both, and validation scores
     "The calibrated combination at a setting minus the plain score of the reference, on the same images."
     lines = []
@@ -231,10 +231,10 @@ def combined_differences(
                                                 [setting, reference])[0].items():
         val = Path(scores)/model/setting/f'{model}-val.parquet'
         if not val.exists(): continue
-        detector = calibrate_candidate(combination, measurements(pd.read_parquet(val))[0])
+        detector = calibrate_candidate(combination, measurements(read_scores(val))[0])
         combined = tuple(detector.combination.score(measurements(f)[0]) for f in both[0].frames)
-        r = compare_scores(combined, both[1].scores(column, aggregate), margin)
-        lines.append(_spent(model, outside, setting, both[0], 'combined', r, reference, margin))
+        r = compare_scores(combined, both[1].scores(column, aggregate))
+        lines.append(_spent(model, outside, setting, both[0], 'combined', r, reference))
     return pd.DataFrame(lines)
 
 # %% ../../nbs/study/15_tables.ipynb #read-frontiers
@@ -293,6 +293,13 @@ def choose_on_validation(
     table = table.join(reached, on=['score', 'setting'])
     return table.merge(of_test, on=['score', 'budget'], how='left')
 
+# %% ../../nbs/study/15_tables.ipynb #reference-row
+def _reference_row(rows, row): # low, high of the ROC-AUC that a row is compared with; None if it is not there
+    setting, _, score = row['reference'].rpartition(' by ')
+    same = rows['in-domain'].eq(row['in-domain']) & rows['out-of-domain'].eq(row['out-of-domain'])
+    same &= rows['setting'].eq(setting) & rows['score'].eq(distance_names.get(score, score))
+    return dict(rows[same].iloc[0][['low', 'high']]) if same.any() else None
+
 # %% ../../nbs/study/15_tables.ipynb #frontier-findings
 def frontier_findings(
     rows: pd.DataFrame, # of `read_frontiers`
@@ -307,7 +314,8 @@ def frontier_findings(
             claim = f'loses less than {-least:g} against' if least else 'is at least as good as'
             on, names = f"{r['in-domain']} vs {r['out-of-domain']}", ('difference', 'low', 'high')
             numbers = dict(zip(names, (r['difference'], r['difference_low'], r['difference_high'])))
-            found.append(finding(f"{what} {claim} {r['reference']}", on, numbers, least=least))
+            found.append(finding(f"{what} {claim} {r['reference']}", on, numbers, least=least,
+                                 reference=_reference_row(rows, r)))
     return found
 
 # %% ../../nbs/study/15_tables.ipynb #rank-methods
@@ -322,6 +330,7 @@ def rank_methods(
     table = table.iloc[np.lexsort((place, pair))].reset_index(drop=True)
     counts = table.dropna(subset='ROC-AUC')['method'].value_counts()
     apart = counts.index[counts < len(pairs)/2].tolist()
+    apart += [m for m in far_from_trained if m in set(table['method']) - set(apart)]
     areas = table['ROC-AUC'].mask(table['method'].isin(apart))
     rank = areas.groupby([table['in-domain'], table['out-of-domain']]).rank(ascending=False)
     return table.assign(rank=rank), apart
@@ -366,7 +375,7 @@ def rank_erosions(
     folder = Path(scores)/f'{model}{variant.suffix}'/variant.setting
     files = [folder/f'{model}-val{kind}.parquet' for kind in ('', *(f'-{k}' for k in kinds))]
     if not all(f.exists() for f in files): return pd.DataFrame()
-    measured = [measurements(pd.read_parquet(f))[0] for f in files]
+    measured = [measurements(read_scores(f))[0] for f in files]
     val, *made = ({c: v for c, v in m.items() if c.startswith(f'{distance}-')} for m in measured)
     return choose_erosion(val, dict(zip(kinds, made)))
 
@@ -376,15 +385,16 @@ def distances_of_repairs(
     pairs: list, # of (in-domain, out-of-domain), all with scores
     variant: Variant, # whose setting and suffix name the scores
     erosion: str, # whose repairs are measured
-    share: float=.8, # of LPIPS in the sum that the network was trained with
+    share: float=.8, # of LPIPS in the sum that the network was trained with, beside L2
+    l2: float=4., # of the squared error of [0, 1] in it: that of training is of [-1, 1]
 ) -> pd.DataFrame: # a line a pair and distance: ROC-AUC, low, high, n
     "The same repairs by the squared error, by LPIPS and by the sum that the network was trained with."
     lines = []
     for inside, outside in pairs:
         pair = read_pair(scores, inside, outside, *variant.files)
         mse, lpips = (pair.scores(f'{d}-{erosion}', 'mean') for d in ('mse', 'lpips'))
-        total = tuple(m + share*l for m, l in zip(mse, lpips))
-        for name, values in {'MSE': mse, f'MSE + {share:g} LPIPS': total, 'LPIPS': lpips}.items():
+        total = tuple(l2*m + share*l for m, l in zip(mse, lpips))
+        for name, values in {'MSE': mse, f'L2 + {share:g} LPIPS': total, 'LPIPS': lpips}.items():
             r, line = evaluate(*values), {'in-domain': inside, 'out-of-domain': outside, 'distance': name}
             line |= {'ROC-AUC': r['auc'], 'low': r['auc_low'], 'high': r['auc_high']}
             lines.append(line | {'n': pair.n})
@@ -395,19 +405,19 @@ def _choice(r): return f"{r['window']}, block {r['block']}, {r['chains']} chains
 
 def choice_ranges(
     study: pd.DataFrame, # lines of lmd study sensitivity
-    window: list, # (low, high) of the published choice
-    block: int, # of the published choice for images; maps have blocks of one pixel
-    chains: int, # of the published choice
+    window: list, # (low, high) of the setting
+    block: int, # of the setting, for images; maps have blocks of one pixel
+    chains: int, # of the setting
 ) -> pd.DataFrame: # a line a pair or kind of defect
-    "The best, the published and the worst choice."
+    "The best choice, that of the setting, and the worst."
     own = study['window low'].eq(window[0]) & study['window high'].eq(window[1]) & study['chains'].eq(chains)
     lines = []
     for (what, model, outside), part in study.groupby(['what', 'model', 'outside'], sort=False):
         side = block if what == 'image' else 1
-        published = part[own[part.index] & (part['block'] == side)].iloc[0]
+        of_setting = part[own[part.index] & (part['block'] == side)].iloc[0]
         best, worst = part.loc[part['ROC-AUC'].idxmax()], part.loc[part['ROC-AUC'].idxmin()]
         lines.append({'of': what, 'model': model, 'against': outside,
-                      'best': best['ROC-AUC'], 'its choice': _choice(best), 'published': published['ROC-AUC'],
+                      'best': best['ROC-AUC'], 'its choice': _choice(best), 'setting': of_setting['ROC-AUC'],
                       'worst': worst['ROC-AUC'], 'worst choice': _choice(worst),
                       'n': part['n'].iloc[0], 'choices': len(part)})
     return pd.DataFrame(lines)
