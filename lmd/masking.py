@@ -28,20 +28,58 @@ def _cell_side(size, cells):
 # %% ../nbs/07_masking.ipynb #checkerboard
 @dataclass(frozen=True)
 class Checkerboard:
-    "Checkerboard of known and masked cells; raises ValueError if `cells` does not divide the images' size."
-    cells: int = 8            # N: cells along each side, at least 2
-    alternating: bool = True  # whether odd attempts take the inverse pattern
+    """Checkerboard of known and masked cells.
+
+    Parameters
+    ----------
+    cells
+        Number N of cells along each side, at least 2.
+    alternating
+        Whether odd attempts take the inverse pattern.
+
+    Attributes
+    ----------
+    name : str
+        What settings call it, such as ``alternating-checkerboard-8``.
+
+    Raises
+    ------
+    ValueError
+        If `cells` is no whole number of at least 2.
+    """
+    cells: int = 8
+    alternating: bool = True
 
     def __post_init__(self): _check_cells(self.cells)
 
     @property
-    def name(self): return f"{'alternating' if self.alternating else 'fixed'}-checkerboard-{self.cells}"
+    def name(self) -> str:
+        "What settings call it, such as ``alternating-checkerboard-8``."
+        return f"{'alternating' if self.alternating else 'fixed'}-checkerboard-{self.cells}"
 
     def __call__(self,
-        randomness: Randomness,  # gives the attempt of each of the B rows
-        size: int,               # S: side length of the images in pixels
-    ) -> torch.Tensor:           # (B, 1, S, S) float32, 1 = known, 0 = to be inpainted
-        "One mask for every row: 1 where row + column + attempt of the cell is even."
+        randomness: Randomness,
+        size: int,
+    ) -> torch.Tensor:
+        """One mask for every row: known where row + column + attempt of the cell is even.
+
+        Parameters
+        ----------
+        randomness
+            Gives the attempt of each of the B rows.
+        size
+            Side length S of the images in pixels.
+
+        Returns
+        -------
+        torch.Tensor
+            Masks (B, 1, S, S) float32: 1 is known, 0 is to be inpainted.
+
+        Raises
+        ------
+        ValueError
+            If `cells` does not divide `size`.
+        """
         cell = torch.arange(size, device=randomness.image.device) // _cell_side(size, self.cells)
         attempt = randomness.attempt[:, None, None, None] * self.alternating
         return ((cell[:, None] + cell + attempt) % 2 == 0).float()
@@ -49,14 +87,38 @@ class Checkerboard:
 # %% ../nbs/07_masking.ipynb #center
 @dataclass(frozen=True)
 class Center:
-    "The middle square is masked, its frame known; raises ValueError if 4 does not divide the images' size."
+    """The middle square is masked, its frame known.
+
+    Attributes
+    ----------
+    name : str
+        What settings call it: ``center``.
+    """
     name = 'center'
 
     def __call__(self,
-        randomness: Randomness,  # its number of rows B is all that matters
-        size: int,               # S: side length of the images in pixels
-    ) -> torch.Tensor:           # (B, 1, S, S) float32, 1 = known, 0 = to be inpainted
-        "The same mask for every row: 0 in [S/4, 3S/4) along both axes."
+        randomness: Randomness,
+        size: int,
+    ) -> torch.Tensor:
+        """The same mask for every row: masked in [S/4, 3S/4) along both axes.
+
+        Parameters
+        ----------
+        randomness
+            Of B rows; nothing else of it matters.
+        size
+            Side length S of the images in pixels.
+
+        Returns
+        -------
+        torch.Tensor
+            Masks (B, 1, S, S) float32: 1 is known, 0 is to be inpainted.
+
+        Raises
+        ------
+        ValueError
+            If 4 does not divide `size`.
+        """
         mask = torch.ones(len(randomness), 1, size, size, device=randomness.image.device)
         middle = slice(_cell_side(size, 4), 3 * size // 4)
         mask[..., middle, middle] = 0
@@ -65,8 +127,24 @@ class Center:
 # %% ../nbs/07_masking.ipynb #random-patch
 @dataclass(frozen=True)
 class RandomPatch:
-    "A random half of the cells is masked; raises ValueError if `cells` is odd or does not divide their size."
-    cells: int = 8  # N: cells along each side, even and at least 2
+    """A random half of the cells is masked.
+
+    Parameters
+    ----------
+    cells
+        Number N of cells along each side, even and at least 2.
+
+    Attributes
+    ----------
+    name : str
+        What settings call it, such as ``random-patch-8``.
+
+    Raises
+    ------
+    ValueError
+        If `cells` is no even whole number of at least 2.
+    """
+    cells: int = 8
 
     def __post_init__(self):
         _check_cells(self.cells)
@@ -74,13 +152,33 @@ class RandomPatch:
             raise ValueError(f'cells must be even so that half of them can be masked, not {self.cells}')
 
     @property
-    def name(self): return f'random-patch-{self.cells}'
+    def name(self) -> str:
+        "What settings call it, such as ``random-patch-8``."
+        return f'random-patch-{self.cells}'
 
     def __call__(self,
-        randomness: Randomness,  # B rows; the pattern comes from their seed, image and attempt, on stream 1
-        size: int,               # S: side length of the images in pixels
-    ) -> torch.Tensor:           # (B, 1, S, S) float32, 1 = known, 0 = to be inpainted
-        "One random mask for every image and attempt, known in exactly half of the cells."
+        randomness: Randomness,
+        size: int,
+    ) -> torch.Tensor:
+        """One random mask for every image and attempt, known in exactly half of the cells.
+
+        Parameters
+        ----------
+        randomness
+            Of B rows; their seed, image and attempt give the pattern, on stream 1.
+        size
+            Side length S of the images in pixels.
+
+        Returns
+        -------
+        torch.Tensor
+            Masks (B, 1, S, S) float32: 1 is known, 0 is to be inpainted.
+
+        Raises
+        ------
+        ValueError
+            If `cells` does not divide `size`.
+        """
         side, n = _cell_side(size, self.cells), self.cells**2
         order = randomness.with_stream(1).bits(0, n).argsort(dim=1, stable=True)
         known = torch.ones(len(randomness), n, device=order.device).scatter_(1, order[:, :n // 2], 0)
@@ -107,9 +205,26 @@ masks = {'center': Center, 'none': Nothing, 'random-patch': RandomPatch,
 def _takes_cells(kind): return bool(inspect.signature(masks[kind]).parameters)
 
 def mask_from_name(
-    name: str,  # center, none, alternating-checkerboard-N, fixed-checkerboard-N, random-patch-N or your own
-) -> Callable:  # the mask, which is called with (randomness, size)
-    "The mask of that name; raises ValueError, listing what there is, for any other name."
+    name: str,
+) -> Callable:
+    """The mask that settings, file names and the command line call so.
+
+    Parameters
+    ----------
+    name
+        ``center``, ``none``, ``alternating-checkerboard-N``, ``fixed-checkerboard-N`` or ``random-patch-N``,
+        with N cells along each side, or a mask of your own (see `register_mask`).
+
+    Returns
+    -------
+    Callable
+        The mask, which is called with (randomness, size).
+
+    Raises
+    ------
+    ValueError
+        For any other name; it lists what there is.
+    """
     if name in masks and not _takes_cells(name): return masks[name]()
     with_cells = re.fullmatch('(.+)-([1-9][0-9]*)', str(name))
     if with_cells and with_cells[1] in masks and _takes_cells(with_cells[1]):
