@@ -10,7 +10,6 @@ from itertools import count
 
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 
 from .random import Randomness
 from .diffusion import Denoiser, Schedule, VPLinear
@@ -49,35 +48,8 @@ def distinct_fills(
     rows = pairs[:, 0].long()
     return fill_from_known(originals[rows], pairs[:, 1:].view(-1, *mask.shape[1:])), rows, which
 
-# %% ../nbs/11_inpainting.ipynb #inpaint
-class Inpaint:
-    "Map by inpainting (Liu et al. 2023, algorithm 1)"
-    def __init__(self,
-                 steps: int=10, # of the grid, at least 1
-                 t0: float=.5, # time to start from, in (0, 1]; 1 = pure noise, as in the paper
-                 sampler=DDIM(), # one of `samplers`
-                 spacing: str='uniform', # of the times, see `time_grid`
-                 resample: int=1 # how often each step but the last is done (RePaint)
-                ):
-        "Raises `ValueError` on a grid that no schedule has, or less than one time a step"
-        if not isinstance(resample, int) or resample < 1:
-            raise ValueError(f"resample must be a whole number of at least 1, not {resample!r}")
-        time_grid(VPLinear(), steps, t0, spacing)
-        self.steps, self.t0, self.sampler, self.spacing, self.resample = steps, t0, sampler, spacing, resample
-
-    @property
-    def nfe(self): # network evaluations per attempt
-        return (self.steps - 1)*self.resample*self.sampler.evaluations + 1
-
 # %% ../nbs/11_inpainting.ipynb #inpaint-start
-@patch
-def start(self: Inpaint,
-          schedule: Schedule, # alpha(t) and sigma(t)
-          t: torch.Tensor, # time to start from
-          x: torch.Tensor, # (N, C, S, S) original images
-          mask: torch.Tensor, # (N, 1, S, S), 1 = known
-          z: torch.Tensor # (N, C, S, S) standard normal noise
-         ) -> torch.Tensor: # (N, C, S, S) images at time t
+def _start(schedule, t, x, mask, z):
     "Pure noise at t = 1, else the known pixels and a guess at the others, diffused to time `t`"
     noise = schedule.sigma(t)*z
     return noise if t == 1 else schedule.alpha(t)*fill_from_known(x, mask) + noise
@@ -95,47 +67,167 @@ def _keep(schedule, t, x, mask, z, moved):
     return torch.where(mask > 0, known, moved)
 
 # %% ../nbs/11_inpainting.ipynb #inpaint-call
-@patch
 @torch.inference_mode()
-def __call__(self: Inpaint,
-             denoiser: Denoiser, # trained on in-domain images
-             x: torch.Tensor, # (N, C, S, S) original images in [-1, 1]
-             mask: torch.Tensor, # (N, 1, S, S), 1 = known
-             randomness: Randomness # of these N pairs of image and attempt
-            ) -> torch.Tensor: # (N, C, S, S) reconstructions; not clipped
-    "Complete the unknown pixels; the known ones are returned exactly"
+def _complete(inpaint, denoiser, x, mask, randomness):
+    "Algorithm 1 with the steps, the start and the sampler of `inpaint`"
     schedule, before, number = denoiser.schedule, None, count()
     fresh = lambda: randomness.normal(next(number), *x.shape[1:])
-    grid = time_grid(schedule, self.steps, self.t0, self.spacing)
-    x_t = self.start(schedule, grid[0], x, mask, fresh())
+    grid = time_grid(schedule, inpaint.steps, inpaint.t0, inpaint.spacing)
+    x_t = inpaint.start(schedule, grid[0], x, mask, fresh())
     for t, s in zip(grid, grid[1:]):
-        for again in range(self.resample if s > 0 else 1):
+        for again in range(inpaint.resample if s > 0 else 1):
             if again: x_t, before = _diffuse_back(schedule, s, t, x_t, fresh()), None
             x0, eps = denoiser(x_t, t)
-            if s > 0 and hasattr(self.sampler, 'correct'):
+            if s > 0 and hasattr(inpaint.sampler, 'correct'):
                 z = fresh()
-                x_t = _keep(schedule, t, x, mask, z, self.sampler.correct(denoiser, t, s, x_t, eps, z))
+                x_t = _keep(schedule, t, x, mask, z, inpaint.sampler.correct(denoiser, t, s, x_t, eps, z))
                 x0, eps = denoiser(x_t, t)
             z = fresh() if s > 0 else None
-            x_s = self.sampler(denoiser, t, s, x_t, x0, eps, z, before)
+            x_s = inpaint.sampler(denoiser, t, s, x_t, x0, eps, z, before)
             x_t, before = _keep(schedule, s, x, mask, z, x_s), (t, x0)
     return x_t
 
+# %% ../nbs/11_inpainting.ipynb #inpaint
+class Inpaint:
+    """Map by inpainting (Liu et al. 2023, Algorithm 1).
+
+    Parameters
+    ----------
+    steps
+        Of the grid of times, at least 1.
+    t0
+        Time to start from, in (0, 1]; 1 is pure noise, as in the paper.
+    sampler
+        One of `lmd.sampling.samplers`.
+    spacing
+        Of the times, see `lmd.sampling.time_grid`.
+    resample
+        How often each step but the last is done (RePaint).
+
+    Attributes
+    ----------
+    nfe : int
+        Network evaluations per attempt.
+
+    Raises
+    ------
+    ValueError
+        On a grid that no schedule has, or less than one time a step.
+
+    Examples
+    --------
+    >>> Inpaint(steps=10).nfe, Inpaint(steps=10, resample=4).nfe
+    (10, 37)
+    """
+    def __init__(self,
+        steps: int=10,
+        t0: float=.5,
+        sampler=DDIM(),
+        spacing: str='uniform',
+        resample: int=1
+    ):
+        if not isinstance(resample, int) or resample < 1:
+            raise ValueError(f"resample must be a whole number of at least 1, not {resample!r}")
+        time_grid(VPLinear(), steps, t0, spacing)
+        self.steps, self.t0, self.sampler, self.spacing, self.resample = steps, t0, sampler, spacing, resample
+
+    @property
+    def nfe(self) -> int:
+        "Network evaluations per attempt."
+        return (self.steps - 1)*self.resample*self.sampler.evaluations + 1
+
+    def start(self, schedule: Schedule, t: torch.Tensor, x: torch.Tensor, mask: torch.Tensor,
+              z: torch.Tensor) -> torch.Tensor:
+        """Pure noise at t = 1, else the known pixels and a guess at the others, diffused to time `t`.
+
+        Parameters
+        ----------
+        schedule
+            Gives alpha(t) and sigma(t).
+        t
+            Time to start from.
+        x
+            Original images (N, C, S, S).
+        mask
+            Masks (N, 1, S, S), 1 is known.
+        z
+            Standard normal noise (N, C, S, S).
+
+        Returns
+        -------
+        torch.Tensor
+            Images (N, C, S, S) at time `t`.
+        """
+        return _start(schedule, t, x, mask, z)
+
+    def __call__(self, denoiser: Denoiser, x: torch.Tensor, mask: torch.Tensor,
+                 randomness: Randomness) -> torch.Tensor:
+        """Complete the unknown pixels; the known ones are returned exactly.
+
+        Parameters
+        ----------
+        denoiser
+            Trained on in-domain images.
+        x
+            Original images (N, C, S, S) in [-1, 1].
+        mask
+            Masks (N, 1, S, S), 1 is known.
+        randomness
+            Of these N pairs of image and attempt.
+
+        Returns
+        -------
+        torch.Tensor
+            Reconstructions (N, C, S, S); not clipped.
+        """
+        return _complete(self, denoiser, x, mask, randomness)
+
 # %% ../nbs/11_inpainting.ipynb #denoise
 class Denoise(Inpaint):
-    "Map by denoising from time t0 (Liu et al. 2023, table 4); its mask is `lmd.masking.Nothing`"
+    """Map by denoising from time t0 (Liu et al. 2023, Table 4); its mask is `lmd.masking.Nothing`.
+
+    Parameters
+    ----------
+    steps
+        Of the grid of times, at least 1.
+    t0
+        Time that the image is diffused to, in (0, 1].
+    sampler
+        One of `lmd.sampling.samplers`.
+    spacing
+        Of the times, see `lmd.sampling.time_grid`.
+    resample
+        How often each step but the last is done.
+    """
     def start(self, schedule, t, x, mask, z):
-        "The image diffused to time `t`"
+        "The image diffused to time `t`; the parameters are those of `Inpaint.start`."
         return schedule.alpha(t)*x + schedule.sigma(t)*z
 
 # %% ../nbs/11_inpainting.ipynb #samples
 def sample(
-    denoiser: Denoiser, # trained
-    n: int, # number of images
-    steps: int=100, # network evaluations
-    seed: int=0 # of the noise
-) -> torch.Tensor: # (n, C, S, S); not clipped
-    "Plain samples: inpainting with nothing known, from pure noise"
+    denoiser: Denoiser,
+    n: int,
+    steps: int=100,
+    seed: int=0
+) -> torch.Tensor:
+    """Plain samples: inpainting with nothing known, from pure noise.
+
+    Parameters
+    ----------
+    denoiser
+        Trained, see `load_denoiser`.
+    n
+        Number of images.
+    steps
+        Network evaluations.
+    seed
+        Of the noise.
+
+    Returns
+    -------
+    torch.Tensor
+        Samples (n, C, S, S); not clipped.
+    """
     nothing = torch.zeros(n, denoiser.channels, denoiser.size, denoiser.size, device=denoiser.device)
     randomness = Randomness(seed, torch.arange(n), torch.zeros(n, dtype=torch.long)).to(denoiser.device)
     return Inpaint(steps, 1.)(denoiser, nothing, nothing[:, :1], randomness)
