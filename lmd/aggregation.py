@@ -14,12 +14,34 @@ from scipy.stats import trim_mean
 
 # %% ../nbs/15_aggregation.ipynb #aggregate
 def aggregate(
-    distances: np.ndarray, # (N, r), one row an image, one column an attempt
-    aggregate: str = 'median', # 'median', 'mean', 'min', 'max', or 'trimmed' (see above)
-) -> np.ndarray: # (N,) float64 out-of-distribution scores
-    """Aggregate each image's attempts (Liu et al. 2023, Algorithm 2).
+    distances: np.ndarray,
+    aggregate: str = 'median',
+) -> np.ndarray:
+    """Aggregate each image's attempts to one score (Liu et al. 2023, Algorithm 2).
 
-    Raises ValueError on an unknown aggregate, a wrong shape, no images, no attempts, NaN or Inf."""
+    Parameters
+    ----------
+    distances
+        Distances (N, r): one row an image, one column an attempt.
+    aggregate
+        ``median``, ``mean``, ``min``, ``max``, or ``trimmed``, the mean without the lowest and the highest
+        fifth.
+
+    Returns
+    -------
+    ndarray of shape (N,)
+        Out-of-distribution scores, float64.
+
+    Raises
+    ------
+    ValueError
+        On an unknown aggregate, a wrong shape, no images, no attempts, NaN or infinite distances.
+
+    Examples
+    --------
+    >>> aggregate([[.1, .2, .9], [.4, .4, .1]])
+    array([0.2, 0.4])
+    """
     aggregates = {'median': np.median, 'mean': np.mean, 'min': np.min, 'max': np.max,
                   'trimmed': partial(trim_mean, proportiontocut=.2)}
     if not isinstance(aggregate, str) or aggregate not in aggregates:
