@@ -27,10 +27,33 @@ def placements(
 
 # %% ../nbs/18_evaluation.ipynb #roc-auc
 def roc_auc(
-    in_domain: 'np.ndarray', # (n,) scores
-    out_of_domain: 'np.ndarray', # (m,) scores
-) -> float: # in [0, 1]; 1 = all out-of-domain images score higher, 0.5 = chance
-    "Area under the ROC curve, out-of-domain positive, ties half; raises ValueError as `check_scores`"
+    in_domain: 'np.ndarray',
+    out_of_domain: 'np.ndarray',
+) -> float:
+    """Area under the ROC curve: out-of-domain images are the positive ones, ties count half.
+
+    Parameters
+    ----------
+    in_domain
+        Scores (n,) of in-domain images.
+    out_of_domain
+        Scores (m,) of out-of-domain images.
+
+    Returns
+    -------
+    float
+        In [0, 1]: 1 where all out-of-domain images score higher, .5 for chance.
+
+    Raises
+    ------
+    ValueError
+        On scores that are not finite numbers, or none.
+
+    Examples
+    --------
+    >>> roc_auc([.1, .2], [.15, .4])
+    0.75
+    """
     return float(placements(in_domain, out_of_domain)[1].mean())
 
 # %% ../nbs/18_evaluation.ipynb #mean-variance
@@ -157,10 +180,29 @@ def fpr95(
 
 # %% ../nbs/18_evaluation.ipynb #evaluate
 def evaluate(
-    in_domain: 'np.ndarray', # (n,) scores, n >= 2
-    out_of_domain: 'np.ndarray', # (m,) scores, m >= 2
-) -> dict: # auc, auc_low, auc_high (95 % interval), aupr_out, aupr_in, fpr95, n_in, n_out
-    "All metrics of a pair; raises ValueError on fewer than two images of a set, or as `check_scores`"
+    in_domain: 'np.ndarray',
+    out_of_domain: 'np.ndarray',
+) -> dict:
+    """All metrics of a pair of sets.
+
+    Parameters
+    ----------
+    in_domain
+        Scores (n,) of in-domain images, n >= 2.
+    out_of_domain
+        Scores (m,) of out-of-domain images, m >= 2.
+
+    Returns
+    -------
+    dict
+        auc with its 95 % interval auc_low and auc_high, aupr_out, aupr_in, fpr95, and the sizes n_in and
+        n_out.
+
+    Raises
+    ------
+    ValueError
+        On fewer than two images of a set, or scores that are not finite numbers.
+    """
     low, high = auc_interval(in_domain, out_of_domain)
     return {'auc': roc_auc(in_domain, out_of_domain), 'auc_low': low, 'auc_high': high,
             'aupr_out': aupr_out(in_domain, out_of_domain), 'aupr_in': aupr_in(in_domain, out_of_domain),
