@@ -55,15 +55,20 @@ _known = dict(name=('ddpm', 'ncsnpp'), sde=('vpsde', 'subvpsde', 'vesde'),
 _kinds = {str: (str, 'a text'), int: (int, 'a whole number'), float: ((int, float), 'a number'),
           bool: (bool, 'true or false'), tuple: ((list, tuple), 'a list of whole numbers')}
 
+_most = dict(image_size=4096, nf=1024, num_res_blocks=64, ch_mult=64, num_channels=4)
+
 def _check_kinds(entries):
-    "Raise ValueError that names the first entry of a wrong type or a number that is not positive"
+    "Raise ValueError that names the first entry of a wrong type or a number out of its range"
     for f in fields(ScoreConfig):
         value, (kind, words) = entries.get(f.name, f.default), _kinds[f.type]
         parts = value if isinstance(value, (list, tuple)) else [value]
-        numbers = [n for n in parts if f.type in (int, float, tuple)]
-        if (not isinstance(value, kind) or isinstance(value, bool) != (f.type is bool) or not parts
-            or any(isinstance(n, bool) or not isinstance(n, (int, float)) or not n > 0 for n in numbers)):
-            raise ValueError(f"{f.name} must be {words}, positive where it counts, not {value!r}")
+        if not isinstance(value, kind) or isinstance(value, bool) != (f.type is bool) or not parts:
+            raise ValueError(f"{f.name} must be {words}, not {value!r:.80}")
+        whole = float if f.type is float else int
+        if f.type in (int, float, tuple) and not all(
+                type(n) in (int, whole) and 0 < n <= _most.get(f.name, 100_000) for n in parts):
+            raise ValueError(f"{f.name} must be {words} from 1 to {_most.get(f.name, 100_000)}, "
+                             f"or for a real number above 0, not {value!r:.80}")
 
 # %% ../nbs/08b_score_sde.ipynb #check-known
 def _check_known(entries):
@@ -72,6 +77,7 @@ def _check_known(entries):
         value = entries.get(key, values[0])
         if (tuple(value) if isinstance(value, list) else value) not in values:
             raise ValueError(f"{key} is {value!r}, but only {', '.join(map(repr, values))} can be imported")
+    if entries['nf'] % 2: raise ValueError(f"nf must be even, not {entries['nf']}")
     if entries['name'] == 'ddpm' and entries['sde'] == 'vesde':
         raise ValueError("a DDPM network with the schedule vesde cannot be imported, only ncsnpp can")
     if not entries.get('continuous', True) and entries['sde'] != 'vpsde':
@@ -330,8 +336,10 @@ def _convert(c, unet, state):
 def make_network(
     c: ScoreConfig, # of any of the three networks
 ) -> nn.Module: # freshly drawn: a `UNet2DModel` of diffusers, or a `ScoreNetwork`
-    "The network of a configuration"
-    return _make_ddpm(c) if c.name == 'ddpm' else ScoreNetwork(c)
+    "The network of a configuration; raises ValueError where its numbers of channels make none"
+    try: return _make_ddpm(c) if c.name == 'ddpm' else ScoreNetwork(c)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"there is no network of nf {c.nf} with ch_mult {c.ch_mult}: {error}") from None
 
 # %% ../nbs/08b_score_sde.ipynb #fill-network
 def fill_network(
