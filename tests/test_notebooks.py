@@ -178,6 +178,7 @@ def make_students(folder, rng):
         network, seeds = ("vit", (0,)) if variant == "teacher" else ("resnet18", (1, 2, 3))
         line = {"in-domain": "fashionmnist", "out-of-domain": outside, "score": score, "network": network}
         line |= dict(variant=variant, fpr95=.4 - gain, accuracy=.9, seconds=1.)
+        line |= {"val accuracy": .95 if variant == "teacher" else .9, "val auc": .8 + gain}
         rows += [line | dict(seed=k, auc=.8 + gain + k / 100) for k in seeds]
     place = folder / "fashionmnist-student"
     save(place / "study", pd.DataFrame(rows))
@@ -315,7 +316,7 @@ def check_detector(out, scores):
         line = lines.loc[(model, outside)]
         assert line["ROC-AUC"] == pytest.approx(expected, abs=1e-5)
         assert line["LPIPS, median"] == line["by labels"] == line["at best"] == 1
-        assert line["beside the paper"] == "below"
+        assert line["beside the best"] == "below"
     mean = pytest.approx(lines["ROC-AUC"].iloc[:3].mean())
     assert lines.loc[("average", "of 3 grayscale pairs"), "ROC-AUC"] == mean
     assert lines.loc[("average", "of 3 pairs"), "ROC-AUC"] == mean
@@ -338,7 +339,7 @@ def check_klip(out, scores):
         assert of["KLIP, largest block"] == pytest.approx(expected, abs=1e-5)
     ranges = table(out, "sensitivity", "of", "against")
     assert (ranges["best"] == .9).all() and (ranges["worst"] == .6).all()
-    assert (ranges.loc["image", "published"] == .8).all() and (ranges.loc["pixel", "published"] == .7).all()
+    assert (ranges.loc["image", "setting"] == .8).all() and (ranges.loc["pixel", "setting"] == .7).all()
     findings = table(out, "findings", "on")["verdict"]
     assert findings["mnist, scar"] == "holds" and findings["mnist, blot"] == "is undecided"
     assert findings["pixel, 6 views"] == "holds" and findings["pixel, 12 views"] == "is undecided"
@@ -357,7 +358,7 @@ def check_repairing(out, scores):
         assert of.at["chosen", "ROC-AUC"] == of.at["SR", "ROC-AUC"] == 1     # chosen on validation images
     assert table(out, "choice").groupby("model")["candidate"].first().eq("lpips-downsample-4").all()
     distances = table(out, "distances").groupby("distance")["ROC-AUC"].mean()
-    assert distances["LPIPS"] == 1 >= distances["MSE + 0.8 LPIPS"] > distances["MSE"]
+    assert distances["LPIPS"] == 1 >= distances["L2 + 0.8 LPIPS"] > distances["MSE"]
     assert all((out / f"{model}.png").exists() for model in SETS)
     verdicts = table(out, "findings", "claim")["verdict"]
     assert set(verdicts["difference >= 0"]) == {"holds"} and len(verdicts) == 4 * len(PAIRS)
@@ -472,10 +473,10 @@ def check_fidelity(out, scores):
     for (_, r), (setting, name) in itertools.product(every.iterrows(), names):
         expected = area(scores, r["model"], r["out-of-domain"], setting, r["distance"].lower())
         assert r[name] == pytest.approx(expected, abs=1e-5)
-    # LPIPS is perfect twice, which 20 images do not show well enough; SSIM is worse and MSE better
-    # than with the paper's setting
-    claimed = {"LPIPS": {False}, "MSE": {True}, "SSIM": {False}}
-    assert every.groupby("distance")["non_inferior"].agg(set).to_dict() == claimed
+    # LPIPS is perfect twice, which 20 images show within their margin; SSIM is worse and MSE better than
+    # with the paper's setting
+    assert (every["non_inferior"] == (every["low"] > -every["margin"])).all()
+    assert every.groupby("distance")["non_inferior"].all().to_dict() == {"LPIPS": True, "MSE": True, "SSIM": False}
     others, plain = table(out, "others"), every[every["distance"] == "LPIPS"]      # the default once more
     same = {"default": "cheap", "paper": "reference"} | {k: k for k in ("difference", "low", "high")}
     for theirs, ours in same.items(): assert others[theirs].tolist() == plain[ours].tolist()

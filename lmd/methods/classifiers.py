@@ -7,7 +7,6 @@ __all__ = ['classifiers', 'Classifier', 'NetworkSettings', 'make_optimizer', 'la
            'cross_entropy_of', 'ClassifierSettings', 'release_classifier', 'load_classifier']
 
 # %% ../../nbs/methods/14_classifiers.ipynb #imports
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,10 +22,10 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer
 
 from ..data import Images, random_indices, to_model
-from ..diffusion import model_card, new_checkpoint
+from ..diffusion import model_card, new_checkpoint, open_network
 from ..training import autocast, batch_indices, fit, Run
 from ..releasing import half_weights
-from ..distance import load_weights
+from .ranges import check_known, check_ranges
 
 # %% ../../nbs/methods/14_classifiers.ipynb #resnet
 _resnets = {'resnet18': (BasicBlock, (2, 2, 2, 2)), 'resnet34': (BasicBlock, (3, 4, 6, 3)),
@@ -135,9 +134,9 @@ class NetworkSettings:
     dtype: str = 'bf16'  # 'bf16' autocast or 'no'
 
     def __post_init__(self):
-        for name, known in (('optimizer', ('sgd', 'adamw')), ('dtype', ('bf16', 'no'))):
-            value = getattr(self, name)
-            if value not in known: raise ValueError(f"unknown {name} {value!r}; there are {', '.join(known)}")
+        check_ranges(self, size='8..', channels='1..3', classes='1..', width='1..', stem='1..', layers='1..',
+                     patch='1..', steps='1..', batch='1..', lr='(0, inf)', warmup='0..', decay='[0, inf)')
+        check_known(self, network=classifiers, optimizer=('sgd', 'adamw'), dtype=('bf16', 'no'))
 
 # %% ../../nbs/methods/14_classifiers.ipynb #make
 @patch
@@ -227,7 +226,7 @@ def train(self: ClassifierSettings,
 ) -> Run: # the finished run; `run.averaged()` is the classifier
     "Train, or go on with the run in `folder`; raises as `Run`, `fit` and `labelled_batch`"
     network = self.make(embeddings)
-    run = Run(folder, self, network, make_optimizer(network.parameters(), self))
+    run = Run(folder, self, network, make_optimizer(network.parameters(), self), data=images)
     def loss_of(network, step):
         x, y, _ = labelled_batch(images, step, self)
         here = network.head.weight.device
@@ -279,18 +278,6 @@ def load_classifier(
     device: str='cpu' # where to put it
 ) -> Classifier: # in float32, in evaluation mode, without gradients
     "Open a classifier; raises `FileNotFoundError` or `ValueError` that says what is missing or wrong"
-    weights, about = Path(folder)/'classifier.safetensors', Path(folder)/'lmd.json'
-    if not weights.exists() or not about.exists():
-        raise FileNotFoundError(f"{folder} holds no classifier (classifier.safetensors, lmd.json): "
-                                "outlier-aware learning takes a folder of `release_classifier`")
     fields = 'network', 'size', 'channels', 'classes', 'width', 'stem', 'layers', 'patch'
-    try:
-        training = json.loads(about.read_text())['training']
-        network = Classifier(*(training[k] for k in fields))
-        network.load_state_dict(load_weights(weights))
-    except (ValueError, KeyError, TypeError, RuntimeError) as e:
-        raise ValueError(f"the classifier in {folder} cannot be read: damaged, or its weights are not those "
-                         f"of its lmd.json; train it again. {type(e).__name__}: {e}") from None
-    if not all(v.isfinite().all() for v in network.state_dict().values()):
-        raise ValueError(f"the weights in {folder} hold NaN or infinite numbers; train them again")
-    return network.to(device).eval().requires_grad_(False)
+    def build(about): return Classifier(*(about['training'][k] for k in fields))
+    return open_network(folder, 'classifier.safetensors', build, 'classifier of `release_classifier`', device)

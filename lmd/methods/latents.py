@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Conditioned', 'LatentDiffusion', 'latent_table', 'load_latent', 'sample_latents', 'pooled', 'LatentSettings',
-           'train_latent']
+           'tensor_md5', 'train_latent']
 
 # %% ../../nbs/methods/16_latents.ipynb #imports
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,10 +21,11 @@ from torch import nn
 
 from ..random import Randomness
 from ..data import Images, to_model
-from ..diffusion import Denoiser, Discrete, Schedule, schedule_from_diffusers
+from ..diffusion import Denoiser, Discrete, read_about, Schedule, schedule_from_diffusers
 from ..sampling import DDIM, draw_times
 from ..inpainting import Denoise
 from ..training import autocast, batch_indices, fit, noise_loss, Run, step_seed
+from .ranges import check_known, check_ranges
 from .classifiers import make_optimizer
 
 # %% ../../nbs/methods/16_latents.ipynb #conditioned
@@ -128,6 +130,7 @@ def load_latent(
 ) -> LatentDiffusion: # in evaluation mode, without gradients
     "Open a latent diffusion model; raises `FileNotFoundError` or `ValueError` that says what is wrong"
     folder = Path(folder)
+    if (folder/'lmd.json').exists(): read_about(folder)       # ours says the md5 of every file of weights
     for part in ('unet/config.json', 'scheduler/scheduler_config.json'):
         if not (folder/part).exists():
             raise FileNotFoundError(f"{folder} has no {part}: "
@@ -181,6 +184,12 @@ class LatentSettings:
     seed: int = 0        # weights, order of the images, times, noise
     dtype: str = 'bf16'  # 'bf16' autocast or 'no'
 
+    def __post_init__(self):
+        check_ranges(self, size='8..', channels='1..3', latent='1..', vae_width='1..', unet_width='1..',
+                     vae_steps='1..', steps='1..', batch='1..', kl='[0, inf)', lr='(0, inf)',
+                     warmup='0..', decay='[0, inf)', ema='[0, 1)')
+        check_known(self, optimizer=('sgd', 'adamw'), dtype=('bf16', 'no'))
+
 # %% ../../nbs/methods/16_latents.ipynb #make-vae
 @patch
 def vae(self: LatentSettings) -> AutoencoderKL:
@@ -222,12 +231,21 @@ def _train_vae(images, val, settings, folder, save_every, device):
         torch.manual_seed(0)
         return loss(vae, np.arange(min(len(val), 500)), val).item()
     vae = settings.vae()
-    run = Run(folder, settings, vae, make_optimizer(vae.parameters(), settings), settings.ema)
+    run = Run(folder, settings, vae, make_optimizer(vae.parameters(), settings), settings.ema, data=images)
     return fit(run, loss_of, validate, save_every, device=device)
 
+# %% ../../nbs/methods/16_latents.ipynb #tensor-md5
+def tensor_md5(
+    *tensors: torch.Tensor, # any
+) -> str: # md5 of their values in float32, hexadecimal
+    "What tells other tensors from these"
+    digest = hashlib.md5()
+    for t in tensors: digest.update(t.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
 # %% ../../nbs/methods/16_latents.ipynb #train-unet
-def _train_unet(model, z, embeddings, settings, folder, save_every, device):
-    "z: 'train' and 'val' -> latents (n, c, h, h) and their classes (n,)"
+def _train_unet(model, z, embeddings, settings, folder, save_every, device, data):
+    "z: 'train' and 'val' -> latents (n, c, h, h) and their classes (n,); data: what the run is of"
     low = torch.bfloat16 if settings.dtype == 'bf16' else None
     def loss(unet, split, index, seed):
         (x0, y), g = z[split], torch.Generator().manual_seed(seed)
@@ -240,7 +258,8 @@ def _train_unet(model, z, embeddings, settings, folder, save_every, device):
     @torch.inference_mode()
     def validate(unet): return loss(unet, 'val', np.arange(min(len(z['val'][0]), 500)), 0).item()
     unet = settings.unet(embeddings.shape[1])
-    run = Run(folder, settings, unet, make_optimizer(unet.parameters(), settings), settings.ema)
+    run = Run(folder, settings, unet, make_optimizer(unet.parameters(), settings), settings.ema,
+              data=data)
     return fit(run, loss_of, validate, save_every, device=device)
 
 # %% ../../nbs/methods/16_latents.ipynb #train-latent
@@ -264,6 +283,8 @@ def train_latent(
     model.vae.register_to_config(scaling_factor=scale)
     labels = {'train': images.labels, 'val': val.labels}
     z = {split: (scale*z[split], torch.from_numpy(labels[split].astype(np.int64))) for split in z}
-    unet_run = _train_unet(model, z, embeddings.detach(), settings, Path(folder)/'unet', save_every, device)
+    data = {'images': images.md5, 'embeddings': tensor_md5(embeddings)}
+    where = Path(folder)/'unet', save_every, device, data
+    unet_run = _train_unet(model, z, embeddings.detach(), settings, *where)
     model.unet = unet_run.averaged()
     return model, {'vae': vae_run, 'unet': unet_run}

@@ -33,10 +33,11 @@ from ..training import autocast, fit, Run
 from ..distance import load_weights
 from ..settings import AnySetting
 from ..scoring import in_domain_images
+from .ranges import check_known, check_ranges
 from .classifiers import (
     Classifier, cross_entropy_of, labelled_batch, load_classifier, make_optimizer, NetworkSettings)
 from .posthoc import ClassifierDetector
-from .latents import LatentDiffusion, LatentSettings, pooled, sample_latents
+from .latents import LatentDiffusion, LatentSettings, pooled, sample_latents, tensor_md5
 from .outlier_losses import (
     CLUB, club_bound, energy_loss, kl_of_softmax, log_density, RisingLine, standardised)
 
@@ -76,10 +77,8 @@ class OutlierSettings:
     seed: int = 0         # of all noise
 
     def __post_init__(self):
-        for name in ('k', 'boundary', 'candidates', 'keep', 'draws', 'latents', 'steps'):
-            value = getattr(self, name)
-            if value < 1: raise ValueError(f"{name} must be at least 1, not {value}")
-        if self.sigma <= 0: raise ValueError(f"sigma must be above 0, not {self.sigma}")
+        check_ranges(self, k='1..', boundary='1..', candidates='1..', keep='1..', sigma='(0, inf)',
+                     draws='1..', latents='1..', steps='1..')
         if self.keep > self.candidates:
             raise ValueError(f"cannot keep {self.keep} of {self.candidates} candidates")
 
@@ -237,12 +236,8 @@ class StudentSettings(NetworkSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, known in (('outliers', ('diffusion', 'vos')), ('pairs', ('class', 'random'))):
-            value = getattr(self, name)
-            if value not in known: raise ValueError(f"unknown {name} {value!r}; there are {', '.join(known)}")
-        for name in ('alpha1', 'alpha2', 'beta', 'gamma', 'energy'):
-            value = getattr(self, name)
-            if value < 0: raise ValueError(f"{name} must be at least 0, not {value}")
+        check_known(self, outliers=('diffusion', 'vos'), pairs=('class', 'random'))
+        check_ranges(self, **dict.fromkeys(('alpha1', 'alpha2', 'beta', 'gamma', 'energy'), '[0, inf)'))
         if self.energy and not self.alpha2: raise ValueError(
             'energy needs alpha2 above 0, which trains the map that brings outliers to the student')
 
@@ -341,7 +336,9 @@ def train_student(
     u, f = standardised(bank.u), standardised(bank.f)
     v = F.normalize(bank.u)*features.norm(dim=1).mean()
     learner = Learner(settings.make(), features.shape[1], u.shape[1], f.shape[1])
-    run = Run(folder, settings, learner, make_optimizer(learner.parameters(), settings))
+    run = Run(folder, settings, learner, make_optimizer(learner.parameters(), settings),
+              data={'images': images.md5, 'teacher': tensor_md5(features, logits),
+                    'outliers': tensor_md5(*vars(bank).values())})
     loss_of = _student_loss(images, bank, (features, logits), (u, f, v), settings)
     def validate(learner): return cross_entropy_of(learner.student, val)
     return fit(run, loss_of, validate, save_every, clip=5., device=device)
@@ -356,7 +353,8 @@ class OutlierAwareSetting(AnySetting):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 1 <= self.k < self.fit:
+        check_ranges(self, fit='2..', k='1..')
+        if not self.k < self.fit:
             raise ValueError(f"k must be at least 1 and less than fit, not {self.k} with fit {self.fit}")
 
     def detector(self, model, device='cpu', batch=250, root=None):

@@ -7,7 +7,7 @@ __all__ = ['show_repairs', 'RepairSettings', 'make_repairer', 'repair_rate', 're
            'RepairingSetting']
 
 # %% ../../nbs/methods/12_repairing.ipynb #imports
-import json, math
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,12 +23,13 @@ from torch import nn
 
 from ..random import Randomness
 from ..data import check_model_input, image_indices, Images, to_model
-from ..plots import draw_image, save_figure, set_style
-from ..diffusion import model_card, new_checkpoint
+from ..plots import draw_image, save_figure
+from ..diffusion import model_card, new_checkpoint, open_network
 from ..training import autocast, batch_at, fit, Run
 from ..releasing import half_weights, save_loss_curve
-from ..distance import distances_from_names, FillDistance, load_weights
-from ..settings import AnySetting
+from ..distance import distances_from_names, FillDistance
+from ..settings import AnySetting, from_entry, Setting
+from .ranges import check_known, check_ranges
 from .erosions import erode, erosion_from_name
 from .repairing_networks import PlainRepairer, StyleRepairer
 
@@ -79,13 +80,17 @@ class RepairSettings:
 @patch
 def check(self: RepairSettings):
     "Raises ValueError, saying what is wrong, where these settings train nothing"
-    for name, known in (('network', ('plain', 'style')), ('dtype', ('bf16', 'no'))):
-        value = getattr(self, name)
-        if value not in known: raise ValueError(f"unknown {name} {value!r}; there are {', '.join(known)}")
-    if min(self.l2, self.lpips) < 0 or self.l2 + self.lpips == 0:
+    check_known(self, network=('plain', 'style'), dtype=('bf16', 'no'))
+    check_ranges(self, size='8..', channels='1..3', width='1..', code='1..', latent='1..', fine='0..',
+                 pretrain='0..', kl='[0, inf)', steps='1..', batch='1..', lr='(0, inf)', warmup='0..',
+                 clip='(0, inf)', ema='[0, 1)')
+    if not (min(self.l2, self.lpips) >= 0 and 0 < self.l2 + self.lpips < math.inf):
         raise ValueError('the weights l2 and lpips must be at least 0, one of them above, '
                          f'not {self.l2} and {self.lpips}')
     if not self.erosions: raise ValueError('erosions is empty; name at least one, such as identity')
+    if not all(isinstance(e, str) for e in self.erosions):
+        raise ValueError(f'erosions must be names, not {self.erosions}')
+    for name in self.erosions: erosion_from_name(name)
     if self.network == 'style' and not 0 < self.pretrain < self.steps:
         raise ValueError(f'pretrain must lie between 0 and steps = {self.steps}, not {self.pretrain}')
 
@@ -189,7 +194,8 @@ def train(self: RepairSettings,
     network, style = nn.ModuleDict({'repairer': make_repairer(self)}), self.network == 'style'
     if style: network['posterior'] = nn.Sequential(nn.Flatten(), nn.Linear(16*self.width[0], 2*self.latent))
     adam = torch.optim.Adam(network.parameters(), lr=self.lr)
-    run = Run(folder, self, network, adam, self.ema, lambda step: repair_rate(step, self))
+    run = Run(folder, self, network, adam, self.ema,
+              lambda step: repair_rate(step, self), data=images)
     rest = images, val, distance, save_every, device
     if style: _pretrain(run, *rest)
     return _fit(run, _repair, self.steps, *rest)
@@ -320,19 +326,9 @@ def load_repairer(
     device: str='cpu' # where to put it
 ) -> nn.Module: # in float32, in evaluation mode, without gradients
     "Open a repairer; raises `FileNotFoundError` or `ValueError` that says what is missing or wrong"
-    weights, about = Path(folder)/'repairer.safetensors', Path(folder)/'lmd.json'
-    if not weights.exists() or not about.exists():
-        raise FileNotFoundError(f'{folder} holds no repairer (repairer.safetensors, lmd.json): '
-                                'sample repairing takes a folder made by `lmd train --kind repairer`')
-    try:
-        repairer = make_repairer(RepairSettings(**json.loads(about.read_text())['training']))
-        repairer.load_state_dict(load_weights(weights))
-    except (ValueError, KeyError, TypeError, RuntimeError) as e:
-        raise ValueError(f'the repairer in {folder} cannot be read: damaged, or its weights are not those '
-                         f'of its lmd.json; train it again. {type(e).__name__}: {e}') from None
-    if not all(v.isfinite().all() for v in repairer.state_dict().values()):
-        raise ValueError(f'the weights in {folder} hold NaN or infinite numbers; train them again')
-    return repairer.to(device).eval().requires_grad_(False)
+    def build(about): return make_repairer(from_entry(RepairSettings, about['training']))
+    what = 'repairer of `lmd train --kind repairer`'
+    return open_network(folder, 'repairer.safetensors', build, what, device)
 
 # %% ../../nbs/methods/12_repairing.ipynb #setting
 _erosions = ('downsample-4', 'downsample-2', 'downsample-8', 'identity',
@@ -347,10 +343,13 @@ class RepairingSetting(AnySetting):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.erosions or len(set(self.erosions)) < len(self.erosions):
+        texts = [e for e in self.erosions if isinstance(e, str)]
+        if not texts or len(set(texts)) < len(self.erosions):
             raise ValueError(f'erosions must be different names, at least one, not {self.erosions}')
         if not self.distances: raise ValueError('distances is empty; name at least one, such as lpips')
         for name in self.erosions: erosion_from_name(name)
+
+    networks = Setting.networks
 
     def detector(self, model, device='cpu', batch=250, root=None):
         "The detector that this setting makes of the repairer in the folder `model`; it needs no `root`"

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 # %% ../../nbs/study/07_benchmark.ipynb #own-imports
 from ..random import Randomness
-from ..files import file_md5, write_table
+from ..files import file_md5, read_scores, write_table
 from ..data import get_set, Images, load, random_indices, to_model
 from ..plots import save_table
 from ..masking import Checkerboard
@@ -351,7 +351,8 @@ def generate_set(
         part[:] = rng.integers(0, 256, part.shape, np.uint8)
     array.flush()
     arrays = {'test.npy': dict(shape=array.shape, md5=file_md5(folder/'test.npy'))}
-    (folder/'meta.json').write_text(json.dumps(dict(name=name, channels=1, arrays=arrays)))
+    text = json.dumps(dict(name=name, channels=1, arrays=arrays))
+    (folder/'meta.json').write_text(text, encoding='utf-8')
     return folder
 
 # %% ../../nbs/study/07_benchmark.ipynb #generate-model
@@ -391,7 +392,7 @@ def score_generated(
     folder = Path(folder)
     generate_set(folder/'data', n); generate_model(folder/'model')
     setting = 'one: {steps: 1, attempts: 1, distances: [mse], dtype: float32}'
-    (folder/'params.yaml').write_text(f'settings: {{{setting}}}')
+    (folder/'params.yaml').write_text(f'settings: {{{setting}}}', encoding='utf-8')
     options = '--model model --setting one --out scores.parquet --device cpu --batch 500'.split()
     lmd = Path(sys.executable).with_name('lmd')
     seconds, memory = command_cost(lmd, 'score', 'letters', *options, folder=folder)

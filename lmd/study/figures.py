@@ -18,7 +18,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..aggregation import aggregate as aggregate_attempts, aggregate_scores, attempt_matrix
+from ..aggregation import aggregate as aggregate_attempts, attempt_matrix
 from ..evaluation import roc_auc
 from ..files import read_npz
 from ..masking import mask_from_name
@@ -378,10 +378,10 @@ def _draw_chains(ax, own): # a line a block, against the number of chains
 # %% ../../nbs/study/17_figures.ipynb #plot-windows
 def plot_windows(
     study: pd.DataFrame, # lines of lmd study sensitivity, with a column window
-    window: list, # (low, high) of the published choice
-    block: int, # of the published choice
-    chains: int, # of the published choice
-) -> Figure: # windows at the published block and chains; blocks and chains in the published window
+    window: list, # (low, high) of the setting
+    block: int, # of the setting
+    chains: int, # of the setting
+) -> Figure: # windows at the setting's block and chains; blocks and chains in its window
     "ROC-AUC by KLIP's choices."
     images = study[study['what'] == 'image']
     fig, axes = plt.subplots(1, 2, figsize=(9.2, 4.2), width_ratios=[1.3, 1])

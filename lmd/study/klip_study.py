@@ -17,15 +17,16 @@ import torch
 from tqdm.auto import tqdm
 
 from ..files import csv_compression, replace_files
-from ..data import load, to_model, to_uint8
+from ..data import load, random_indices, to_model, to_uint8
 from ..sources import HEALTHY, phantoms, SICK
 from ..detector import LMD
 from ..evaluation import auc_interval, roc_auc
 from ..settings import Setting
+from ..outliers import load_split, parse_source
 from ..maps import anomaly_map, smoothed
 from ..methods.klip import block_map, block_sums, KLIP, KLIPSetting
 from .localisation import (
-    defects, pasted_defects, pixel_auc, region_overlap, show_rows, some_images, with_interval,
+    defects, image_aucs, pasted_defects, pixel_auc, region_overlap, some_images, with_interval,
     write_table_and_examples)
 
 # %% ../../nbs/study/10_klip_study.ipynb #variants
@@ -75,6 +76,15 @@ def _both(score):
             'LMD': lambda maps, where: score(maps[:, 1], where),
             'KLIP - LMD': lambda maps, where: score(maps[:, 0], where) - score(maps[:, 1], where)}
 
+# %% ../../nbs/study/10_klip_study.ipynb #per-image
+def _per_image(maps, where, draws, seed): # cells of the line: mean over images, with its interval
+    ours, theirs = (image_aucs(maps[:, i], where) for i in (0, 1))
+    cells = {}
+    for what, v in {'KLIP': ours, 'LMD': theirs, 'KLIP - LMD': ours - theirs}.items():
+        found = with_interval(lambda v, _: np.nanmean(v), v, v, draws, seed)
+        cells |= dict(zip((what, f'{what} low', f'{what} high'), found))
+    return cells
+
 # %% ../../nbs/study/10_klip_study.ipynb #compare-maps
 def compare_maps(
     detector: KLIP, # whose maps are tried
@@ -96,6 +106,8 @@ def compare_maps(
                 found = with_interval(f, maps, where, draws, seed)
                 row |= dict(zip((what, f'{what} low', f'{what} high'), found))
             rows.append(row)
+        rows.append(dict(defect=kind, score='pixel ROC-AUC, per image', n=len(index))
+                    | _per_image(maps, where, draws, seed))
         examples[kind] = made, where, maps[:, 0], maps[:, 1]
     return pd.DataFrame(rows), examples
 
@@ -120,36 +132,58 @@ def localisation_sensitivity(
     names = ['defect', 'window low', 'window high', 'block', 'chains', 'pixel ROC-AUC']
     return pd.DataFrame(rows, columns=names)
 
+# %% ../../nbs/study/10_klip_study.ipynb #patients
+def _patients(source, size, channels, n, root, seed):
+    "Healthy images and their indices; those with a lesion and theirs; where it is; the body"
+    if source == 'phantoms':
+        index = [first + np.arange(n) for first in (HEALTHY, SICK)]
+        (healthy, _), (sick, where) = phantoms(index[0], size), phantoms(index[1], size, True)
+        x, made = (to_model(images, size, 1) for images in (healthy, sick))
+        of, body = [torch.from_numpy(i) for i in index], phantoms(index[1], size)[0] > 0
+        return (x, of[0]), (made, of[1]), where, body
+    images = load_split(*parse_source(source), root=root)
+    index = random_indices(len(images), 2*n)
+    x, half = to_model(images[index], size, channels), len(index)//2
+    made, where = pasted_defects(x.numpy(), np.arange(half, len(index)), 'blot', seed)
+    index = torch.from_numpy(index)
+    return (x[:half], index[:half]), (torch.from_numpy(made), index[half:]), where, np.ones_like(where)
+
 # %% ../../nbs/study/10_klip_study.ipynb #views
-def _views(klip, n, draws, seed):
+def _views(klip, patients, draws, seed):
     "One number of views: lines (score, n, ROC-AUC, low, high); with a lesion: images, where, maps, means"
-    scores, rows = {}, []
-    for sick, first in ((False, HEALTHY), (True, SICK)):
-        index = first + np.arange(n)
-        images, where = phantoms(index, klip.size, sick)
-        divergence, samples = klip.collect(to_model(images, klip.size, 1), torch.from_numpy(index))
+    healthy, sick, where, body = patients
+    scores, rows, n = [], [], len(where)
+    for images, index in (healthy, sick):
+        divergence, samples = klip.collect(images, index)
         d = divergence.mean(1)[:, 0]
-        scores[sick] = block_sums(d, klip.block).flatten(1)
+        scores.append(block_sums(d, klip.block).flatten(1))
     for name, of in (('image, largest block', torch.amax), ('image, mean block', torch.mean)):
-        pair = [of(scores[sick], 1).numpy() for sick in (False, True)]
+        pair = [of(s, 1).numpy() for s in scores]
         rows.append((name, n, roc_auc(*pair), *auc_interval(*pair)))
     maps = smoothed(d.numpy())                                                # of those with a lesion
     rows.append(('pixel', n, *with_interval(pixel_auc, maps, where, draws, seed)))
-    return rows, (images, where, maps, samples.mean(1))
+    each = image_aucs(maps, where, body)
+    mean = with_interval(lambda v, _: np.nanmean(v), each, each, draws, seed)
+    rows.append(('pixel, per image in the body', n, *mean))
+    return rows, (to_uint8(sick[0]), where, maps, samples.mean(1))
 
 # %% ../../nbs/study/10_klip_study.ipynb #tomography-study
 def tomography_study(
     detectors: dict, # number of views -> `KLIP` by a tomography of so many, with a model of healthy phantoms
-    n: int=200, # healthy phantoms, and as many others with a lesion
+    source: str='phantoms', # the model's own set: phantoms, or any that gets pasted defects
+    n: int=200, # healthy images, and as many others with a lesion
+    root: str|Path='data', # folder of the data sets; phantoms need none
     draws: int=200, # of the bootstrap over images
-    seed: int=0, # of the bootstrap
+    seed: int=0, # of defects and bootstrap
 ) -> tuple: # table: a row a number of views and score; views -> (images, where, maps, means), with a lesion
-    "Are phantoms with a lesion told from healthy ones by their shadows alone, and is the lesion found?"
-    rows, examples = [], {}
+    "Are images with a lesion told from healthy ones by their shadows alone, and is the lesion found?"
+    first, rows, examples = next(iter(detectors.values())), [], {}
+    patients = _patients(source, first.size, first.channels, n, root, seed)
     for views, klip in tqdm(detectors.items(), desc='views'):
-        found, examples[views] = _views(klip, n, draws, seed)
-        rows += [(views, *row) for row in found]
-    return pd.DataFrame(rows, columns=['views', 'score', 'n', 'ROC-AUC', 'low', 'high']), examples
+        found, examples[views] = _views(klip, patients, draws, seed)
+        rows += [(views, views/klip.size, *row) for row in found]
+    columns = ['views', 'equations per unknown', 'score', 'n', 'ROC-AUC', 'low', 'high']
+    return pd.DataFrame(rows, columns=columns), examples
 
 # %% ../../nbs/study/10_klip_study.ipynb #klip-detector
 def klip_detector(
@@ -216,21 +250,23 @@ def write_map_comparison(
 
 # %% ../../nbs/study/10_klip_study.ipynb #write-tomography
 def write_tomography(
-    model: str|Path, # checkpoint folder of a model of healthy phantoms
+    source: str, # the model's own set: phantoms, or any other
+    model: str|Path, # checkpoint folder of a model of healthy images
     settings: KLIPSetting, # of the method klip; its measurement is replaced by tomographies
     out: str|Path, # folder of table.csv and examples.npz, the maps of two phantoms with a lesion
     views: tuple=(6, 12, 24), # numbers of directions
-    n: int=200, # healthy phantoms, and as many with a lesion
+    n: int=200, # healthy images, and as many with a lesion
+    root: str|Path='data', # folder of the data sets; phantoms need none
     device: str='cpu', # 'cpu' or 'cuda'
     batch: int=250, # (image, chain) pairs per network evaluation
 ) -> pd.DataFrame: # the table of `tomography_study`, with columns model and NFE
     "Write whether KLIP sees a lesion in a tomography; raises ValueError for another method."
     detectors = {v: klip_detector(settings, model, device, batch, measurement=f'tomography-{v}')
                  for v in views}
-    (table, examples), few = tomography_study(detectors, n), {}
+    (table, examples), few = tomography_study(detectors, source, n, root), {}
     table = table.assign(model=Path(model).name, NFE=[detectors[v].nfe for v in table['views']])
     for v, (made, where, maps, mean) in examples.items():
-        few |= {f'{v} image': made[:2], f'{v} where': where[:2],
+        few |= {f'{v} image': made[:2, 0], f'{v} where': where[:2],
                 f'{v} map': maps[:2].astype(np.float16), f'{v} mean': to_uint8(mean[:2])}
     write_table_and_examples(out, table, few)
     return table
