@@ -160,7 +160,6 @@ def measure(self: Panel,
     "Every column of every member; raises ValueError as they do"
     out = {}
     for detector, method, members in self.runs:
-        detector.batch = self.batch
         measured = detector.measure(images, index)
         for name, columns in members.items():
             out |= panel_columns(name, method, {c: measured[c] for c in columns or measured})
@@ -177,13 +176,12 @@ def detector(self: PanelSetting,
     root: str|Path|None=None, # where members that are fitted find the in-domain images
 ) -> Panel:
     "The panel that this setting makes of a checkpoint; raises as its members"
-    key = json.dumps([checkpoint_fingerprint(model), asdict(replace(self, n=None)), str(device), str(root)])
+    key = json.dumps([checkpoint_fingerprint(model), asdict(replace(self, n=None)), str(device), batch,
+                      str(root)])
     if key not in _last:
-        made = Panel([(s.detector(model, device, batch, root), s.method, members)
-                      for s, members in _runs(self.settings())])
+        made = [(s.detector(model, device, batch, root), s.method, m) for s, m in _runs(self.settings())]
         _last.clear()
-        _last[key] = made
-    _last[key].batch = batch
+        _last[key] = Panel(made)
     return _last[key]
 
 # %% ../nbs/24_panel.ipynb #member-names

