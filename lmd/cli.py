@@ -299,7 +299,9 @@ def eval_command(in_domain, out_of_domain, column, aggregate):
 def calibrate_command(scores, out, quantities, seed):
     "Calibrate on SCORES, a file of `lmd score`, of in-domain images that its model was not trained on."
     from lmd.calibration import calibrate_scores
+    from lmd.outliers import read_metadata
     detector = calibrate_scores(scores, out, quantities, seed)
+    if warning := read_metadata(scores).get('warning'): _tell(warning)
     n = len(detector.calibration)
     click.echo(f"{out}: {', '.join(detector.combination.quantities)}; calibrated on {n} images, "
                f'so the smallest false-positive rate that can be asked for is {1/(n + 1):.2g}')

@@ -25,6 +25,7 @@ from .data import Images, load, random_indices, registry, to_model
 from .machine import join_processes
 from .diffusion import checkpoint_fingerprint
 from .published import model_name
+from .releasing import model_warning
 from .detector import LMD
 from .settings import AnySetting, make_setting
 
@@ -204,10 +205,11 @@ def score_metadata(
     model: str|Path, # checkpoint folder
     setting: AnySetting, # how
 ) -> dict: # anything json can hold
-    "What a score file says of its origin; for a folder of pictures also their paths"
+    "What a score file says of its origin; for pictures also their paths, for a poor model that it is one"
     paths = images.array.paths if isinstance(images.array, Pictures) else []
     pictures = {'pictures': [printable(path) for path in paths]} if paths else {}
     if repeated := _repeated(images, setting): pictures['repeated'] = repeated
+    if warning := model_warning(model): pictures['warning'] = warning
     about = dict(source=images.name, n=len(setting.indices(images)), model=model_name(model),
                  setting=asdict(setting), fingerprint=run_fingerprint(model, images, setting),
                  networks=setting.networks(), format=FORMAT, machine=about_machine())

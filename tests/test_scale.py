@@ -19,7 +19,7 @@ def costs(tmp_path_factory):
 def test_every_image_is_scored(costs, n):
     scores = pd.read_parquet(costs[n]["folder"] / "scores.parquet")
     assert np.array_equal(scores["image"], np.arange(n)) and scores["mse"].gt(0).all()
-    assert not list(costs[n]["folder"].glob(".shards/*"))
+    assert not list(costs[n]["folder"].glob("runs/*/*.parquet"))
 
 
 def test_memory_is_that_of_few_images(costs):

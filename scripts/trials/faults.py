@@ -219,7 +219,7 @@ def flips(about):
             ("scores, read by lmd eval", "inside.parquet", evaluate, evaluated, 40, None),
             ("scores, read by lmd calibrate", "val.parquet", ("calibrate", "val.parquet", "--out", "made"),
             calibrated, 25, None),
-            ("shards, read by lmd score", ".shards/*/*.parquet runs/*/*.parquet runs/*/*/*.parquet", score,
+            ("shards, read by lmd score", "runs/*/*.parquet runs/*/*/*.parquet", score,
             scored, 40,
              stopped_score),
             ("training state, read by lmd train", "runs/*/state.pt", TRAIN, trained, 30, stopped_training),
