@@ -294,11 +294,39 @@ def _load_own(folder):
 
 # %% ../nbs/08_diffusion.ipynb #load-denoiser
 def load_denoiser(
-    folder: str|Path, # a released checkpoint, or any unconditional diffusers folder
-    device: str='cpu', # where to put it
-    autocast: torch.dtype|None=None # run the network in this type, or None for float32
-) -> Denoiser: # in evaluation mode, without gradients
-    "Open a checkpoint; raises `FileNotFoundError` or `ValueError` that says what is missing or wrong"
+    folder: str|Path,
+    device: str='cpu',
+    autocast: torch.dtype|None=None
+) -> Denoiser:
+    """Open a checkpoint.
+
+    Parameters
+    ----------
+    folder
+        A released checkpoint, or any unconditional diffusers folder.
+    device
+        Where to put it, such as ``cpu`` or ``cuda``.
+    autocast
+        Run the network in this type; None for float32.
+
+    Returns
+    -------
+    Denoiser
+        In evaluation mode, without gradients.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or a file of it is missing; it says which.
+    ValueError
+        If the folder holds no model that fits, or is damaged; it says what is wrong.
+
+    Examples
+    --------
+    >>> denoiser = load_denoiser('checkpoints/mnist')
+    >>> denoiser.size, denoiser.channels
+    (32, 1)
+    """
     device, folder = check_device(device), Path(folder)
     if not folder.is_dir():
         hub = re.fullmatch(r'[\w.-]+/[\w.-]+', str(folder))
