@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 SECONDS=0
 cores=$(nproc)
 export OMP_NUM_THREADS=1     # of each process; nproc would heed it
-pages=$(python -c 'import yaml; print(*yaml.safe_load(open("params.yaml", encoding="utf-8"))["grids"]["pages"], sep="\n")')
+pages=$(python -c 'import yaml; print(*yaml.safe_load(open("params.yaml", encoding="utf-8"))["pages"], sep="\n")')
 count=$(wc -w <<< "$pages")
 xargs -n $(( (count + cores - 1)/cores )) -P "$cores" lmd study page <<< "$pages"
 git diff --quiet -- reports || dvc commit --force page

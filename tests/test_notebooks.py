@@ -30,8 +30,8 @@ PAIRS = [["mnist", "kmnist7k"], ["kmnist7k", "mnist"], ["fashionmnist", "mnist"]
 IMAGES, ATTEMPTS = 30, 4
 
 # setting: how far LPIPS separates the sets
-VARIANTS = {"alternating-4": .1, "alternating-16": 1, "fixed-8": .5, "center": 0, "random-patch": .4,
-            "denoise": .3}
+VARIANTS = {"alternating-checkerboard-4": .1, "alternating-checkerboard-16": 1, "fixed-checkerboard-8": .5,
+            "center": 0, "random-patch-8": .4, "denoise": .3}
 
 # setting of a method: what the model's name has after the set's, images, attempts, network evaluations,
 # and how far each column separates the sets
@@ -505,8 +505,9 @@ def check_variants(out, scores, kind, settings, reference):
 
 
 def check_table2(out, scores):
-    masks = {"alternating 4x4": "alternating-4", "alternating 8x8": "default", "fixed 8x8": "fixed-8",
-             "alternating 16x16": "alternating-16", "center": "center", "random patch": "random-patch"}
+    masks = {"alternating 4x4": "alternating-checkerboard-4", "alternating 8x8": "default",
+             "fixed 8x8": "fixed-checkerboard-8", "alternating 16x16": "alternating-checkerboard-16",
+             "center": "center", "random patch": "random-patch-8"}
     lines = check_variants(out, scores, "mask", masks, "alternating 8x8")
     assert lines.loc[("mnist", "kmnist7k", "center"), "paper"] == .479 and lines["paper"].notna().sum() == 6
     findings = table(out, "findings")

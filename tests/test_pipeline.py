@@ -35,8 +35,8 @@ from lmd.settings import from_entry, load_params, make_setting
 CHECKPOINTS = sorted(p for p in (ROOT / "checkpoints").glob("*") if p.is_dir())
 SCORES = sorted((ROOT / "scores").rglob("*.parquet"))
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-PAGES = PARAMS["grids"]["pages"]
-MEASURED = {"scores/mnist/benchmark", "scores/mnist/million"}       # by make bench, on whoever's machine
+PAGES = list(PARAMS["pages"])
+MEASURED = {"scores/mnist/benchmark", "scores/mnist/million", "scores/trust/trust"}   # by make bench, make trust
 
 
 def tool(*args, cwd=ROOT):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Study', 'study', 'localise_command', 'sensitivity_command', 'compare_maps_command', 'tomography_command',
-           'frontier_command', 'outlier_aware_command', 'bench_command', 'million_command', 'page_command']
+           'frontier_command', 'outlier_aware_command', 'bench_command', 'million_command', 'page_command',
+           'plan_command']
 
 # %% ../../nbs/study/14_cli.ipynb #imports
 import click
@@ -66,8 +67,8 @@ def _choices(command):
                      help='Numbers of chains; give all of them.'),
         click.option('--block', 'blocks', multiple=True, type=int, default=(1, 4, 8, 32), show_default=True,
                      help='Sides of blocks in pixels; give all of them.'),
-        click.option('--band', 'bands', multiple=True, type=float, default=(.02, .04, .15, .5, 1.5, 3.),
-                     show_default=True,
+        click.option('--band', 'bands', multiple=True, type=float, show_default=True,
+                     default=(.02, .04, .15, .52, 1.5, 2.9, 4.7, 9.4),
                      help='sigma/alpha where windows may begin and end; give all of them.')):
         command = option(command)
     return command
@@ -109,20 +110,21 @@ def compare_maps_command(source, model, setting, lmd_setting, out, n, params, ro
 
 # %% ../../nbs/study/14_cli.ipynb #tomography
 @study.command('tomography')
+@click.argument('source', default='phantoms')
 @shared_options('model', 'setting')
 @click.option('--views', multiple=True, type=click.IntRange(1), default=(6, 12, 24), show_default=True,
               help='Numbers of directions; give all of them.')
 @_study_options('out')
-@click.option('-n', default=200, type=click.IntRange(2), help='Healthy phantoms, and as many with a lesion.')
-@shared_options('params', 'device', 'batch')
-def tomography_command(model, setting, views, out, n, params, device, batch):
-    """Write whether KLIP tells phantoms with a lesion from healthy ones by tomographies.
+@click.option('-n', default=200, type=click.IntRange(2), help='Healthy images, and as many with a lesion.')
+@shared_options('params', 'root', 'device', 'batch')
+def tomography_command(source, model, setting, views, out, n, params, root, device, batch):
+    """Write whether KLIP tells images of SOURCE with a lesion from healthy ones by tomographies.
 
-    Also whether it finds the lesions. The maps of two phantoms are kept as examples."""
+    Also whether it finds the lesions. The maps of two images are kept as examples."""
     from lmd.settings import load_params
     from lmd.study.klip_study import write_tomography
     settings = load_params('settings', setting, params)
-    _show(write_tomography(model, settings, out, views, n, device, batch))
+    _show(write_tomography(source, model, settings, out, views, n, root, device, batch))
 
 # %% ../../nbs/study/14_cli.ipynb #frontier
 @study.command('frontier')
@@ -224,15 +226,27 @@ def million_command(images, out):
 @click.argument('names', nargs=-1, required=True)
 @click.option('--set', 'given', multiple=True, metavar='KEY=VALUE',
               help='A parameter in the place of that in the file, in YAML; may be given several times.')
+@click.option('--notebooks', default='nbs/paper', show_default=True, help='Folder of the notebooks.')
 @click.option('--reports', default='reports', type=Target(folder=True),
               help='Folder that gets a folder a page.')
 @shared_options('params')
-def page_command(names, given, reports, params):
+def page_command(names, given, notebooks, reports, params):
     "Run the notebooks NAMES of nbs/paper, each into a folder of its name."
     import yaml
     from lmd.study.pages import run_pages
     if wrong := [text for text in given if '=' not in text]:
         raise click.UsageError(f"--set takes KEY=VALUE, not {', '.join(wrong)}")
     values = {key: yaml.safe_load(value) for key, value in (text.split('=', 1) for text in given)}
-    for folder in run_pages(names, values, params or 'params.yaml', reports=reports):
+    for folder in run_pages(names, values, params or 'params.yaml', notebooks, reports):
         click.echo(folder)
+
+# %% ../../nbs/study/14_cli.ipynb #plan-command
+@study.command('plan')
+@click.argument('folder', default='paper_scale')
+def plan_command(folder):
+    "List the stages of the pipeline in FOLDER with their images, network evaluations, operations and hours."
+    from lmd.study.plan import plan, summarise_plan
+    stages = plan(folder)
+    click.echo(stages.to_string(index=False, float_format='%.3g', na_rep=''))
+    click.echo('\nBy kind of stage. The hours are extrapolated from the makers\' figures, not measured.\n')
+    click.echo(summarise_plan(stages).to_string(index=False, float_format='%.1f'))

@@ -1,0 +1,90 @@
+"paper_scale/ in small: its own stages and parameters, from files in the official formats to Table 1."
+import dataclasses
+import gzip
+import hashlib
+import shlex
+import struct
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+from dvc.repo import Repo
+
+from conftest import ROOT
+from lmd import data
+from lmd.cli import main
+from lmd.study.pages import run_page
+
+FOLDER = ROOT / "paper_scale"
+SETS, MODELS = ["mnist", "kmnist", "fashionmnist"], ["mnist", "kmnist"]
+SETTINGS = ["paper", "default", "fast", "complexity", "diffpath", "msma", "ddpm-ood", "klip"]
+# what makes it small: two steps, narrow networks, four images
+SMALL_TRAININGS = dict(steps=2, batch=4, width=[16, 16, 16, 16], warmup=1, dtype="no")
+SMALL_VAE = dict(steps=2, batch=4, width=8, latent=4)
+SMALL_SETTINGS = {
+    "paper": dict(steps=2, attempts=2, distances=["ssim", "mse"]),
+    "default": dict(steps=2, attempts=2, distances=["ssim", "mse"]), "fast": dict(attempts=2, distances=["ssim", "mse"]),
+    "complexity": dict(tolerance=.1), "diffpath": dict(fit=8, steps=2), "msma": dict(fit=8, levels=2),
+    "ddpm-ood": dict(steps=4, starts=[2], fit=8, distances=["mse"]), "klip": dict(steps=3, chains=1)}
+
+
+def write_idx(path, array):
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    with gzip.open(path, "wb") as file: file.write(header + array.tobytes())
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    "Small files in the official format, under the names and addresses of the registry, and small parameters"
+    random = np.random.default_rng(0)
+    for name in SETS:
+        folder, files = tmp_path / "mirror/data" / name, []
+        folder.mkdir(parents=True)
+        for file in data.registry[name].files:
+            n = 24 if file.name.startswith("train") else 4
+            shape = (n, 28, 28) if "images" in file.name else (n,)
+            files.append(dataclasses.replace(file, md5=write_idx(folder / file.name,
+                                                                 random.integers(0, 256, shape, np.uint8))))
+        monkeypatch.setitem(data.registry, name,
+                            dataclasses.replace(data.registry[name], val=8, files=tuple(files)))
+    monkeypatch.setenv("LMD_MIRROR", str(tmp_path / "mirror"))
+    params = yaml.safe_load((FOLDER / "params.yaml").read_text(encoding="utf-8"))
+    for name in MODELS:
+        params["train"][name] |= SMALL_TRAININGS
+        params["train"][f"{name}-vae"] |= SMALL_VAE
+    for name, small in SMALL_SETTINGS.items(): params["settings"][name] |= small
+    params["settings"]["regret"] |= dict(steps=2, samples=2)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def wanted(stage):
+    "Whether a stage belongs to the small run: two models, three grayscale sets"
+    kind, _, which = stage.partition("@")
+    chosen = {"data": SETS, "train": MODELS, "train-vae": MODELS, "score-regret-gray": MODELS,
+              "score-gray": [f"{m}-{s}" for m in MODELS for s in SETTINGS]}
+    return which in chosen.get(kind, [])
+
+
+@pytest.mark.slow
+def test_two_models_from_official_files_to_table_1(place):
+    with Repo(str(FOLDER)) as repo:
+        commands = {s.addressing.split(":")[-1]: s.cmd for s in repo.index.stages if s.cmd}
+    chosen = [cmd for stage, cmd in commands.items() if wanted(stage)]
+    assert len(chosen) == 3 + 2 + 2 + 2 + 2*len(SETTINGS)
+    for command in chosen:
+        got = CliRunner().invoke(main, shlex.split(command)[1:] + ["--device", "cpu"] * ("data fetch" not in command),
+                                 catch_exceptions=False)
+        assert got.exit_code == 0, (command, got.output)
+    pairs = [["mnist", "kmnist"], ["kmnist", "mnist"]]
+    methods = ["Input complexity", "Likelihood regret", "DDPM-OOD", "DiffPath", "MSMA"]
+    page = run_page("table1", dict(pairs=pairs, methods=methods, versions={}, columns=["ssim", "mse"],
+                                   setting="paper", wanted=[], scores=str(place / "scores")),
+                    place / "params.yaml", ROOT / "nbs/paper", place / "reports")
+    table = pd.read_csv(page / "methods.csv")
+    assert table["in-domain"].tolist()[:2] == ["mnist", "kmnist"]
+    assert table[["LMD", *methods]].iloc[:2].notna().all(axis=None)
