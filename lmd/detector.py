@@ -7,10 +7,10 @@ __all__ = ['LMD']
 
 # %% ../nbs/17_detector.ipynb #imports
 import warnings
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 
 from .random import Randomness
 from .data import check_model_input, image_indices
@@ -50,21 +50,20 @@ def _check_arguments(attempts, batch, seed, way):
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r:.80}")
     aggregate(np.zeros((1, 1)), way)
 
-# %% ../nbs/17_detector.ipynb #lmd
-class LMD:
-    "Lift, Map, Detect (Liu et al. 2023, Algorithm 2)"
+# %% ../nbs/17_detector.ipynb #parts
+class _Parts:
+    "What a detector is made of; `LMD` describes the arguments"
     def __init__(self,
-        denoiser: Denoiser, # trained on in-domain images
-        lift=None, # mask, see `lmd.masking`; None = alternating checkerboard 8 x 8
-        inpaint=None, # see `lmd.inpainting`; None = `Inpaint()`, 10 steps from t0 = .5
-        distances: list|None=None, # see `lmd.distance`; `score` uses the first; None = [LPIPS()]
-        attempts: int=10, # R: reconstructions per image, at least 1
-        aggregate: str='median', # of the attempts, see `lmd.aggregation`
-        seed: int=0, # of masks and noise
-        batch: int=250, # most (image, attempt) pairs per network evaluation
-        **old, # `how` and `map`, the names of `aggregate` and `inpaint` before version 0.2
+        denoiser: Denoiser,
+        lift: Callable|None=None,
+        inpaint: Callable|None=None,
+        distances: list|None=None,
+        attempts: int=10,
+        aggregate: str='median',
+        seed: int=0,
+        batch: int=250,
+        **old,
     ):
-        "Raises ValueError on numbers or distances that cannot be meant"
         new = dict(inpaint=inpaint, aggregate=aggregate) | _renamed(old)
         _check_arguments(attempts, batch, seed, new['aggregate'])
         self.denoiser, self.attempts, self.seed, self.batch = denoiser, attempts, seed, batch
@@ -75,107 +74,226 @@ class LMD:
         _check_distances(self.distances, self.lift)
         self.distances = list(self.distances)
 
-# %% ../nbs/17_detector.ipynb #nfe
-@patch(as_prop=True)
-def nfe(self: LMD) -> int: # network evaluations per image
-    "Attempts times the evaluations of one reconstruction"
-    return self.attempts*self.inpaint.nfe
-
-# %% ../nbs/17_detector.ipynb #size
-@patch(as_prop=True)
-def size(self: LMD) -> int: # S, height and width of the images in pixels
-    "That of the denoiser"
-    return self.denoiser.size
-
-# %% ../nbs/17_detector.ipynb #channels
-@patch(as_prop=True)
-def channels(self: LMD) -> int: # C, 1 (gray) or 3 (colour)
-    "Those of the denoiser"
-    return self.denoiser.channels
-
 # %% ../nbs/17_detector.ipynb #batches
-@patch
-def batches(self: LMD,
-    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their keys, see `Images.keys`; None = 0 ... N-1
-    pairs=None, # batches of (rows (P,), attempts (P,)) to reconstruct; None = all pairs
-): # yields rows (P,), attempts (P,), originals (P, C, S, S), masks (P, 1, S, S), reconstructions (P, C, S, S)
-    "Lift and map, batch by batch; raises ValueError on images the denoiser is not made for"
-    check_model_input(images, self.size, self.channels)
+def _batches(lmd, images, index, pairs):
+    "What `LMD.batches` yields"
+    check_model_input(images, lmd.size, lmd.channels)
     index = image_indices(images, index)
-    if pairs is None: pairs = pair_batches(len(images), self.attempts, self.batch)
+    if pairs is None: pairs = pair_batches(len(images), lmd.attempts, lmd.batch)
     for rows, attempts in pairs:
-        x = images[rows].to(self.denoiser.device)
-        randomness = Randomness(self.seed, index[rows], attempts).to(self.denoiser.device)
-        M = self.lift(randomness, self.size)
-        yield rows, attempts, x, M, self.inpaint(self.denoiser, x, M, randomness)
+        x = images[rows].to(lmd.denoiser.device)
+        randomness = Randomness(lmd.seed, index[rows], attempts).to(lmd.denoiser.device)
+        M = lmd.lift(randomness, lmd.size)
+        yield rows, attempts, x, M, lmd.inpaint(lmd.denoiser, x, M, randomness)
 
 # %% ../nbs/17_detector.ipynb #distances
-@patch
-def _distances(self: LMD, originals, M, y, rows):
+def _distances(lmd, originals, M, y, rows):
     "Yield each distance's name and its values (P,); `rows` (P,) are those of the originals"
-    prepared = {d.name: d.prepare(originals) for d in {getattr(d, 'distance', d) for d in self.distances}}
-    fills = [d for d in self.distances if isinstance(d, FillDistance)]
-    for d in self.distances:
+    prepared = {d.name: d.prepare(originals) for d in {getattr(d, 'distance', d) for d in lmd.distances}}
+    fills = [d for d in lmd.distances if isinstance(d, FillDistance)]
+    for d in lmd.distances:
         if d not in fills: yield d.name, d(prepared[d.name], y, rows)
     if fills: filled, fill_rows, which = distinct_fills(originals, M, rows)
     for d in fills: yield d.name, d.distance(prepared[d.distance.name], filled, fill_rows)[which]
 
 # %% ../nbs/17_detector.ipynb #measure-with
-@patch
-def _measure(self: LMD, images, index, keep):
-    "What `measure` returns; `keep` is called with the masks and reconstructions of every batch"
-    check_model_input(images, self.size, self.channels)
-    out = {d.name: np.empty((len(images), self.attempts), np.float32) for d in self.distances}
-    for rows, attempts, x, M, y in self.batches(images, index):
+@torch.inference_mode()
+def _measure(lmd, images, index, keep=lambda M, y: None):
+    "What `LMD.measure` returns; `keep` is called with the masks and reconstructions of every batch"
+    check_model_input(images, lmd.size, lmd.channels)
+    out = {d.name: np.empty((len(images), lmd.attempts), np.float32) for d in lmd.distances}
+    for rows, attempts, x, M, y in lmd.batches(images, index):
         unique, inverse = rows.unique(return_inverse=True)
         originals = images[unique].to(y.device)
-        for name, d in self._distances(originals, M, y, inverse.to(y.device)):
+        for name, d in _distances(lmd, originals, M, y, inverse.to(y.device)):
             out[name][rows, attempts] = d.cpu()
         keep(M, y)
     return out
 
-# %% ../nbs/17_detector.ipynb #measure
-@patch
-@torch.inference_mode()
-def measure(self: LMD,
-    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their keys, see `Images.keys`; None = 0 ... N-1
-) -> dict: # name of a distance -> (N, R) float32 array
-    "Every distance of every attempt; raises ValueError on images the denoiser is not made for"
-    return self._measure(images, index, keep=lambda M, y: None)
-
-# %% ../nbs/17_detector.ipynb #score
-@patch
-def score(self: LMD,
-    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their keys, see `Images.keys`; None = 0 ... N-1
-) -> np.ndarray: # (N,) out-of-distribution scores, higher = more out-of-domain
-    "One out-of-distribution score per image; raises ValueError as `measure`"
-    return aggregate(self.measure(images, index)[self.distances[0].name], self.aggregate)
-
-# %% ../nbs/17_detector.ipynb #reconstruct
+# %% ../nbs/17_detector.ipynb #stacked
 def _stacked(parts, attempts):
     "Batches of (masks, reconstructions) -> both with the shape (N, attempts, ...)"
     return tuple(torch.cat(part).unflatten(0, (-1, attempts)) for part in zip(*parts))
 
-@patch
-def reconstruct(self: LMD,
-    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their keys, see `Images.keys`; None = 0 ... N-1
-) -> tuple: # masks (N, R, 1, S, S), 1 = known; reconstructions (N, R, C, S, S), not clipped
-    "The masks and reconstructions of every attempt; raises ValueError as `measure`"
-    parts = [(M.cpu(), y.cpu()) for *_, M, y in self.batches(images, index)]
-    return _stacked(parts, self.attempts)
-
 # %% ../nbs/17_detector.ipynb #inspect
-@patch
 @torch.inference_mode()
-def inspect(self: LMD,
-    images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their keys, see `Images.keys`; None = 0 ... N-1
-) -> tuple: # the dict of `measure`, and the masks and reconstructions of `reconstruct`
-    "Distances and pictures of the same attempts; raises ValueError as `measure`"
+def _inspect(lmd, images, index):
+    "What `LMD.inspect` returns"
     parts = []
-    measured = self._measure(images, index, keep=lambda M, y: parts.append((M.cpu(), y.cpu())))
-    return measured, *_stacked(parts, self.attempts)
+    measured = _measure(lmd, images, index, keep=lambda M, y: parts.append((M.cpu(), y.cpu())))
+    return measured, *_stacked(parts, lmd.attempts)
+
+# %% ../nbs/17_detector.ipynb #lmd
+class LMD(_Parts):
+    """Lift, Map, Detect (Liu et al. 2023, Algorithm 2).
+
+    Parameters
+    ----------
+    denoiser
+        Trained on in-domain images, see `load_denoiser`.
+    lift
+        The mask, see `lmd.masking`; None is the alternating checkerboard of 8 x 8 cells.
+    inpaint
+        How hidden pixels are completed, see `lmd.inpainting`; None is `Inpaint()`, 10 steps from t0 = .5.
+    distances
+        See `lmd.distance`; `score` uses the first. None is [LPIPS()].
+    attempts
+        Number R of reconstructions per image, at least 1.
+    aggregate
+        Of the attempts: ``median``, ``mean``, ``min``, ``max`` or ``trimmed``.
+    seed
+        Of masks and noise.
+    batch
+        Most (image, attempt) pairs per network evaluation.
+    **old
+        ``how`` and ``map``, the names of `aggregate` and `inpaint` before version 0.2.
+
+    Attributes
+    ----------
+    nfe : int
+        Network evaluations per image.
+    size : int
+        Height and width S of the images in pixels.
+    channels : int
+        Channels C of the images: 1 (gray) or 3 (colour).
+
+    Raises
+    ------
+    ValueError
+        On numbers, distances or an aggregate that cannot be meant.
+
+    Examples
+    --------
+    >>> from lmd import LMD, SSIM, load, load_denoiser, to_model
+    >>> detector = LMD(load_denoiser('checkpoints/digits'), distances=[SSIM()])
+    >>> images = to_model(load('digits')[:4], detector.size, detector.channels)
+    >>> detector.score(images).shape
+    (4,)
+    """
+    @property
+    def nfe(self) -> int:
+        "Network evaluations per image: attempts times those of one reconstruction."
+        return self.attempts*self.inpaint.nfe
+
+    @property
+    def size(self) -> int:
+        "Height and width S of the images in pixels: those of the denoiser."
+        return self.denoiser.size
+
+    @property
+    def channels(self) -> int:
+        "Channels C of the images, 1 (gray) or 3 (colour): those of the denoiser."
+        return self.denoiser.channels
+
+    def batches(self, images: torch.Tensor, index: torch.Tensor|None=None, pairs=None) -> Iterator:
+        """Lift and map, batch by batch.
+
+        Parameters
+        ----------
+        images
+            Images (N, C, S, S) float32 in [-1, 1], of the denoiser's size and channels.
+        index
+            Keys (N,) of their random numbers, see `lmd.data.Images.keys`; None takes 0 ... N-1.
+        pairs
+            Batches of (rows (P,), attempts (P,)) to reconstruct; None takes all pairs.
+
+        Yields
+        ------
+        tuple
+            Rows (P,), attempts (P,), originals (P, C, S, S), masks (P, 1, S, S), 1 is known, and
+            reconstructions (P, C, S, S).
+
+        Raises
+        ------
+        ValueError
+            On images that the denoiser is not made for.
+        """
+        return _batches(self, images, index, pairs)
+
+    def measure(self, images: torch.Tensor, index: torch.Tensor|None=None) -> dict:
+        """Every distance of every attempt.
+
+        Parameters
+        ----------
+        images
+            Images (N, C, S, S) float32 in [-1, 1], of the denoiser's size and channels.
+        index
+            Keys (N,) of their random numbers, see `lmd.data.Images.keys`; None takes 0 ... N-1.
+
+        Returns
+        -------
+        dict
+            Name of a distance -> array (N, R) float32.
+
+        Raises
+        ------
+        ValueError
+            On images that the denoiser is not made for.
+        """
+        return _measure(self, images, index)
+
+    def score(self, images: torch.Tensor, index: torch.Tensor|None=None) -> np.ndarray:
+        """One out-of-distribution score per image: the aggregate of the first distance.
+
+        Parameters
+        ----------
+        images
+            Images (N, C, S, S) float32 in [-1, 1], of the denoiser's size and channels.
+        index
+            Keys (N,) of their random numbers, see `lmd.data.Images.keys`; None takes 0 ... N-1.
+
+        Returns
+        -------
+        ndarray of shape (N,)
+            Higher means more out-of-domain.
+
+        Raises
+        ------
+        ValueError
+            As `measure`.
+        """
+        return aggregate(self.measure(images, index)[self.distances[0].name], self.aggregate)
+
+    def reconstruct(self, images: torch.Tensor, index: torch.Tensor|None=None) -> tuple:
+        """The masks and reconstructions of every attempt.
+
+        Parameters
+        ----------
+        images
+            Images (N, C, S, S) float32 in [-1, 1], of the denoiser's size and channels.
+        index
+            Keys (N,) of their random numbers, see `lmd.data.Images.keys`; None takes 0 ... N-1.
+
+        Returns
+        -------
+        tuple
+            Masks (N, R, 1, S, S), 1 is known, and reconstructions (N, R, C, S, S), not clipped.
+
+        Raises
+        ------
+        ValueError
+            As `measure`.
+        """
+        return _stacked(((M.cpu(), y.cpu()) for *_, M, y in self.batches(images, index)), self.attempts)
+
+    def inspect(self, images: torch.Tensor, index: torch.Tensor|None=None) -> tuple:
+        """Distances and pictures of the same attempts.
+
+        Parameters
+        ----------
+        images
+            Images (N, C, S, S) float32 in [-1, 1], of the denoiser's size and channels.
+        index
+            Keys (N,) of their random numbers, see `lmd.data.Images.keys`; None takes 0 ... N-1.
+
+        Returns
+        -------
+        tuple
+            The dict of `measure`, and the masks and reconstructions of `reconstruct`.
+
+        Raises
+        ------
+        ValueError
+            As `measure`.
+        """
+        return _inspect(self, images, index)
