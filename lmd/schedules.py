@@ -167,6 +167,7 @@ def schedule_from_diffusers(
 ) -> tuple: # schedule; prediction type, 'eps', 'x0', 'v' or 'score'
     "The noise schedule of a diffusers model; raises `ValueError` where it is not one that was tested"
     config = read_json(path)
+    config.pop('_use_default_values', None)                # diffusers would take its own numbers for these
     name = config.get('_class_name')
     try:
         if name == 'ScoreSdeVeScheduler':
