@@ -53,7 +53,7 @@ def test_tomography(lmd, model):
 @pytest.mark.slow
 def test_frontier(lmd, model, request):
     "On validation images and outliers made from them; then on another set, into the same table"
-    request.addfinalizer(lambda: shutil.rmtree(".shards", ignore_errors=True))  # it keeps distances there
+    request.addfinalizer(lambda: shutil.rmtree("runs/frontier", ignore_errors=True))  # its distances
     frontier = "study", "frontier", "digits", "-n", 20, "--model", model, *QUICKLY, "--out", "study/frontier"
     lmd(*frontier, "--most", 2)
     table = pd.read_csv("study/frontier/table.csv.gz")

@@ -326,7 +326,7 @@ def run_frontier(
     combinations: dict|None=None, # name -> `Combination`; None = {'combined': `ZScores` of all distances}
     scores: list|None=None, # those that get rows: distances, and names of combinations; None = all
     reference: tuple|None=None, # (setting, score) that all are compared with; None = no differences
-    work: str|Path='.shards/frontier', # folder of the distances of all attempts
+    work: str|Path='runs/frontier', # folder of the distances of all attempts
     device: str='cpu', # 'cpu' or 'cuda'
     batch: int=250, # (image, attempt) pairs per network evaluation
 ) -> pd.DataFrame: # the rows of these sets, settings and scores
