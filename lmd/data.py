@@ -249,10 +249,13 @@ def to_model(
     if channels not in (1, 3) or size < 1:
         raise ValueError("a model has 1 or 3 channels and a size of at least 1, "
             f"not {channels} channels and size {size}")
+    if not isinstance(images, (np.ndarray, list, tuple, Pictures)):
+        raise ValueError(f"images are an array, or a list of arrays, not {type(images).__name__}")
     if len(images) == 0: raise ValueError("there are no images")
-    if isinstance(images, (list, Pictures)):
-        return torch.cat([to_model(image[None], size, channels) for image in images])
-    if images.dtype != np.uint8 or not (images.ndim == 3 or images.ndim == 4 and images.shape[3] == 3):
+    if not isinstance(images, np.ndarray):
+        return torch.cat([to_model(np.asarray(image)[None], size, channels) for image in images])
+    good = images.dtype == np.uint8 and (images.ndim == 3 or images.ndim == 4 and images.shape[3] == 3)
+    if not good or images.size == 0:
         raise ValueError("images are uint8 of shape (N, H, W) or (N, H, W, 3), "
             f"not {images.dtype} of shape {images.shape}")
     height, width = images.shape[1:3]

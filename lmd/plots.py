@@ -139,8 +139,12 @@ def check_scores(
     scores: ArrayLike, # scores of one set, (n,)
     name: str, # what they are called in the error
 ) -> np.ndarray: # (n,) float64
-    "The scores as float64; raises ValueError if they are not one-dimensional, or are empty, NaN or infinite."
-    x = np.asarray(scores, dtype=np.float64)
+    "The scores as float64; raises ValueError unless they are finite real numbers, (n,), at least one"
+    try: x = np.asarray(scores)
+    except (ValueError, TypeError, RuntimeError) as e: raise ValueError(f'{name} are no array: {e}') from None
+    if x.size and x.dtype.kind not in 'fiu':
+        raise ValueError(f'{name} must be real numbers, not {x.dtype}')
+    x = x.astype(np.float64)
     if x.ndim != 1:
         raise ValueError(f'{name}: one value an image is needed, shape (n,), not {x.shape}; '
                          'aggregate attempts first')
