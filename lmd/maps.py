@@ -98,12 +98,39 @@ def expectation(
 
 # %% ../nbs/26_maps.ipynb #explain
 def explain(
-    x: torch.Tensor, # (C, S, S) original in [-1, 1]
-    masks: torch.Tensor, # (r, 1, S, S), 1 = known
-    reconstructions: torch.Tensor, # (r, C, S, S)
-    title: str='', # above the pictures
-) -> Figure: # image, expectation and map
-    "Draw image, expectation and map; raises ValueError where a pixel was painted in fewer than two attempts."
+    x: torch.Tensor,
+    masks: torch.Tensor,
+    reconstructions: torch.Tensor,
+    title: str='',
+) -> Figure:
+    """Draw one image, what was expected of it, and the map of where it is odd.
+
+    Parameters
+    ----------
+    x
+        Original (C, S, S) in [-1, 1].
+    masks
+        Masks (r, 1, S, S) of its attempts, 1 is known.
+    reconstructions
+        Reconstructions (r, C, S, S).
+    title
+        Above the pictures.
+
+    Returns
+    -------
+    Figure
+        Image, expectation and map in standard deviations.
+
+    Raises
+    ------
+    ValueError
+        Where a pixel was painted in fewer than two attempts.
+
+    Examples
+    --------
+    >>> masks, reconstructions = detector.reconstruct(images[:1])
+    >>> figure = explain(images[0], masks[0], reconstructions[0])
+    """
     expected, found = expectation(x, masks, reconstructions)
     fig, axes = plt.subplots(1, 3, figsize=(6.4, 2.3), layout='constrained')
     draw_image(x, title='image', ax=axes[0])
