@@ -19,8 +19,8 @@ test: $(STAMP) ## notebooks and modules agree, every chapter runs, pytest; says 
 quick: $(STAMP) ## what one needs while writing: the chapters that have changed, and the tests that take no time
 	@scripts/test.sh quick
 
-data: $(STAMP) ## all versioned sets, from $LMD_MIRROR if that is set, else from their official addresses
-	lmd data fetch $$(sed -n 's|^- path: data/||p' data.dvc)
+data: $(STAMP) ## all versioned sets, from $LMD_MIRROR if that is set, else from their official addresses; names those without one
+	lmd data fetch --skip-unavailable $$(sed -n 's|^- path: data/||p' data.dvc)
 
 reproduce: $(STAMP) ## train, score and report whatever is not up to date (after `make data`)
 	dvc repro

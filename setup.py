@@ -21,7 +21,8 @@ setup(
     packages=find_packages(include=["lmd", "lmd.*"]),
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
-    extras_require={"study": study, "dev": study + cfg["dev_requirements"].split()},
+    extras_require={"study": study, "dev": study + cfg["dev_requirements"].split(),
+                    "features": cfg["features_requirements"].split()},
     package_data={"lmd": ["py.typed", "__init__.pyi"]},
     project_urls={"Method": "https://arxiv.org/abs/2302.10326"},
     classifiers=[

@@ -28,19 +28,31 @@ def data_list(root):
         kind = 'colour' if s.channels == 3 else 'gray'
         click.echo(f'{name:15} {s.size:3} x {s.size:<3} {kind:7} {here:8} {s.licence}')
 
+# %% ../nbs/31b_cli_data.ipynb #without-address
+def _without_address(name): # of a registered set
+    "Whether some file of a set has no official address, so that only a mirror can have it"
+    from lmd.data import get_set
+    places = lambda f: [f.url, f.archive and f.archive.url, f.whole and f.whole.url]
+    return not all(any(places(file)) for file in get_set(name).files)
+
 # %% ../nbs/31b_cli_data.ipynb #data-fetch
 @data.command('fetch')
 @click.argument('names', nargs=-1, required=True)
 @shared_options('root')
 @click.option('--mirror', help='Folder with the official files, instead of their official addresses. '
               '[default: $LMD_MIRROR]')
-def data_fetch(names, root, mirror):
+@click.option('--skip-unavailable', is_flag=True,
+              help='Only name the sets that are in no mirror and have no address.')
+def data_fetch(names, root, mirror, skip_unavailable):
     "Fetch and check NAMES, and write them under the root."
     from lmd.data import fetch
     failed = []
     for name in names:
         try: click.echo(fetch(name, root=root, mirror=mirror))
-        except (ValueError, OSError) as error: failed.append(f'{name}: {error}')
+        except (ValueError, OSError) as error:
+            if skip_unavailable and isinstance(error, FileNotFoundError) and _without_address(name):
+                click.echo(f'left out: {name}, which has no official address. {error}', err=True)
+            else: failed.append(f'{name}: {error}')
     if failed: raise click.ClickException('\n'.join(failed))
 
 # %% ../nbs/31b_cli_data.ipynb #weights

@@ -244,3 +244,9 @@ def test_lock_fits_the_requirements():
     versions = {r.name: next(iter(r.specifier)).version for r in here}
     wanted = requirements("requirements", "study_requirements", "dev_requirements")
     assert {str(r) for r in wanted if r.name not in versions or versions[r.name] not in r.specifier} == set()
+
+
+def test_lock_for_the_cpu_is_the_lock_without_cuda():
+    command = [sys.executable, str(ROOT / "scripts/cpu_lock.py"), "--print"]
+    made = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout
+    assert made == (ROOT / "requirements-cpu.lock").read_text(encoding="utf-8")
