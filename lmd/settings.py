@@ -322,13 +322,44 @@ def _changed(entry, changes):
 
 # %% ../nbs/19_settings.ipynb #load-params
 def load_params(
-    section: str, # 'settings' or 'train'
-    name: str, # of an entry in it
-    path: str|Path|None=None, # the parameter file; None = params.yaml, if it is in the working folder
-    kind: str|None=None, # that an entry of 'train' must have, see `trainings`; None = any
-    changes: tuple=(), # fields that are set in the end, each as 'field=value', the value in YAML
-): # the entry, an object of its class
-    "One entry; raises ValueError that says what is wrong with it, FileNotFoundError where a file was named"
+    section: str,
+    name: str,
+    path: str|Path|None=None,
+    kind: str|None=None,
+    changes: tuple=(),
+):
+    """One entry of the settings or trainings: lmd's own, or that of a parameter file, which goes first.
+
+    Parameters
+    ----------
+    section
+        ``settings`` or ``train``.
+    name
+        Of an entry in it, such as ``default``.
+    path
+        The parameter file; None takes params.yaml, if it is in the working folder.
+    kind
+        That an entry of ``train`` must have, see `lmd.settings.trainings`; None takes any.
+    changes
+        Fields that are set in the end, each as ``field=value``, the value in YAML.
+
+    Returns
+    -------
+    AnySetting or training settings
+        The entry, an object of its class.
+
+    Raises
+    ------
+    ValueError
+        On an unknown entry, or a field that is wrong; it says which.
+    FileNotFoundError
+        If the parameter file that was named is not there.
+
+    Examples
+    --------
+    >>> load_params('settings', 'default', changes=['steps=5']).steps
+    5
+    """
     entries = known_entries(section, path)
     if name not in entries:
         raise ValueError(f"there is no {name!r:.60} under {section}; there are {', '.join(entries)}")
