@@ -227,7 +227,7 @@ def load_plain(
         md5, own = about.pop('arrays_md5'), about.pop('about_md5', None)
         if own not in (None, _about_md5(about)): raise ValueError('its text has another md5')
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f'{path}.json is damaged: {error!r}') from None
+        raise ValueError(f'{path}.json is damaged: {type(error).__name__}: {error}'[:300]) from None
     if md5 != hashlib.md5(data).hexdigest():
         raise ValueError(f'{path}.safetensors is damaged, or not the one that {path}.json was written with')
     return about, load_arrays(data)

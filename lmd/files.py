@@ -33,13 +33,16 @@ def _kind(path):
              stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
 
+def _check_file(path): # FileNotFoundError, or ValueError where it is no file: a pipe might never end
+    if (kind := _kind(os.path.realpath(path))) is None: raise FileNotFoundError(f"there is no file {path}")
+    if kind != "a file": raise ValueError(f"{path} is no file, but {kind}")
+
 def _check_place(path, wanted):
     kind = _kind(path)
     if kind not in (None, wanted):
         raise FileExistsError(f"{path} is {kind}, but {wanted} is to be written there: name another place")
     if kind == "a file" and not os.access(path, os.W_OK): raise PermissionError(f"{path} is write-protected")
-    parents = [p for p in path.absolute().parents if os.path.lexists(p)]
-    place = path if kind == "a folder" else parents[0]
+    place = path if kind == "a folder" else next(p for p in path.absolute().parents if os.path.lexists(p))
     if not place.is_dir():
         raise NotADirectoryError(f"{path} cannot be written, because {place} is {_kind(place)} and no folder")
     with tempfile.TemporaryFile(dir=place): pass        # the only sure sign that one can write there
@@ -186,10 +189,10 @@ def read_npz(
     path: str|Path, # a NumPy archive
 ) -> dict[str, np.ndarray]: # its arrays by name
     "Read all arrays of an archive; raises ValueError if it is damaged or has arrays of Python objects."
+    _check_file(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays, md5 = {name: archive[name] for name in archive.files}, archive.zip.comment.decode()
-    except FileNotFoundError: raise
     except Exception as error: # a damaged zip raises many types
         raise ValueError(f"{path} cannot be read as a NumPy archive: {error}") from None
     if md5 and md5 != arrays_md5(arrays): raise ValueError(f"{path} is damaged: its arrays have another md5")
@@ -262,11 +265,11 @@ def read_metadata(
     path: str|Path, # a Parquet file of `write_table`
 ) -> dict: # its metadata
     "Read the metadata of a score file; raises ValueError where it is not one, or is damaged."
+    _check_file(path)
     try:
         schema = pq.read_schema(path)
         found = {key.decode(): value.decode() for key, value in schema.metadata.items()}
         about = json.loads(found['lmd'])
-    except FileNotFoundError: raise
     except Exception as e: # a damaged file raises many types
         raise ValueError(f"{path} is not a score file of lmd, or is damaged: {e}") from None
     if 'digest' in found and found['digest'] != _digest(schema, found.get('values'), found['lmd']):
@@ -286,7 +289,6 @@ def read_scores(
         md5 = _Digest(table.schema)
         md5.update(table)
         frame = table.to_pandas()
-    except FileNotFoundError: raise
     except Exception as e: # a damaged file raises many types
         raise ValueError(f"{path} is damaged: {e}") from None
     if values and values != md5.values(): raise ValueError(f"{path} is damaged: its values have another md5")
@@ -315,14 +317,12 @@ def _append(url, part, have):
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=60) as reply:
         if reply.status != 206: have = 0        # the server sends the whole file
-        length = reply.headers["Content-Length"]
-        total = have + int(length) if length else None
+        total = have + int(length) if (length := reply.headers["Content-Length"]) else None
         bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem)
         with open(part, "ab" if have else "wb") as f, bar:
             while block := reply.read(2**20): f.write(block); bar.update(len(block))
     if total and (have := part.stat().st_size) < total:
-        raise OSError(f"{url}: the connection ended after {have} of {total} bytes; "
-                      "the next call resumes there")
+        raise OSError(f"{url}: the connection ended after {have} of {total} bytes; a new call goes on there")
 
 # %% ../nbs/02_files.ipynb #download
 def download(
@@ -339,8 +339,7 @@ def download(
     if not have or file_md5(part) != md5: _append(url, part, have)
     if (found := file_md5(part)) != md5:
         part.unlink()
-        raise ValueError(f"{url}: md5 is {found}, should be {md5}; "
-                         "the damaged download was removed, fetch again")
+        raise ValueError(f"{url}: md5 is {found}, should be {md5}; the damaged download was removed: retry")
     os.replace(part, path)
     return path
 

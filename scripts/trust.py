@@ -23,6 +23,7 @@ from lmd.study.trust import OUTCOMES, trust_table
 from trials.faults import at_once, disk_full, flips, killed
 from trials.generated import generated
 from trials.inputs import inputs
+from trials.scores import scores
 from trials.world import make_world, outcome, start
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ WRONG = OUTCOMES[2:]                        # after right and refused
 
 def trials(about):
     "All trials: those of a kind in a fixed order, each by its number"
-    for makers in (killed, disk_full, flips, at_once, inputs, generated): yield from makers(about)
+    for makers in (killed, disk_full, flips, at_once, inputs, scores, generated): yield from makers(about)
 
 
 def numbered(about, only):

@@ -199,8 +199,9 @@ def test_bad_training(lmd, name):
 
 
 def test_unknown_training(lmd):
-    got = lmd("train", "digits", "--out", "checkpoints/refused", "--device", "cpu", code=1)
-    assert "there are tiny, short, " in message(got)
+    for wrong in (("letters",), ("digits", "--config", "tinny")):
+        got = lmd("train", *wrong, "--out", "checkpoints/refused", "--device", "cpu", code=1)
+        assert "there are tiny, short, " in message(got)
 
 
 def test_training_needs_training_images(lmd):
