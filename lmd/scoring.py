@@ -8,6 +8,7 @@ __all__ = ['FORMAT', 'run_fingerprint', 'in_domain_images', 'estimate', 'score_f
 
 # %% ../nbs/20_scoring.ipynb #imports
 import hashlib, json, platform, sys, time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -251,18 +252,49 @@ def _check_place(out, images, model, setting):
 
 # %% ../nbs/20_scoring.ipynb #score-set
 def score_set(
-    images: Images, # what to score
-    model: str|Path, # checkpoint folder
-    setting: AnySetting, # how
-    out: str|Path, # the parquet file to write
-    device: str='cpu', # 'cpu' or 'cuda'; several processes take a GPU each
-    batch: int=250, # (image, attempt) pairs per network evaluation
-    work: str|Path='runs', # folder of work in progress
-    shard: int=500, # indices per shard
-    root: str|Path='data', # where a method that is fitted finds the in-domain images
-    say=lambda cost: None, # called with `estimate` of what is to be done, before it is done
+    images: Images,
+    model: str|Path,
+    setting: AnySetting,
+    out: str|Path,
+    device: str='cpu',
+    batch: int=250,
+    work: str|Path='runs',
+    shard: int=500,
+    root: str|Path='data',
+    say: Callable=lambda cost: None,
 ):
-    "Score a set into `out`, alone or as one of several processes; raises OSError where `out` is another's"
+    """Score a set into a file, alone or as one of several processes; goes on where an earlier call stopped.
+
+    Parameters
+    ----------
+    images
+        What to score, see `load`.
+    model
+        Checkpoint folder.
+    setting
+        How, see `load_params`.
+    out
+        The parquet file to write.
+    device
+        ``cpu`` or ``cuda``; several processes take a GPU each.
+    batch
+        Most (image, attempt) pairs per network evaluation.
+    work
+        Folder of work in progress.
+    shard
+        Images per file of work in progress.
+    root
+        Folder of the data sets, where a method that is fitted finds the in-domain images.
+    say
+        Called with `lmd.scoring.estimate` of what is to be done, before it is done.
+
+    Raises
+    ------
+    OSError
+        If `out` holds what another run has made, or cannot be written.
+    ValueError
+        If model, setting and images do not fit each other.
+    """
     state, out = join_processes(device), Path(out)
     folder = Path(work)/f'score-{run_fingerprint(model, images, setting)}'
     with ExitStack() as locks:
