@@ -258,8 +258,7 @@ def to_model(
     if not good or images.size == 0:
         raise ValueError("images are uint8 of shape (N, H, W) or (N, H, W, 3), "
             f"not {images.dtype} of shape {images.shape}")
-    height, width = images.shape[1:3]
-    side = min(height, width)
+    (height, width), side = images.shape[1:3], min(images.shape[1:3])
     top, left = (height - side) // 2, (width - side) // 2
     images = images[:, top : top + side, left : left + side]
     if images.ndim == 4 and channels == 1: images = to_gray(images)

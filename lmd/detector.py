@@ -231,7 +231,6 @@ class LMD(_Parts):
             On images that the denoiser is not made for.
         """
         return _measure(self, images, index)
-
     def score(self, images: torch.Tensor, index: torch.Tensor|None=None) -> np.ndarray:
         """One out-of-distribution score per image: the aggregate of the first distance.
 
@@ -275,7 +274,6 @@ class LMD(_Parts):
             As `measure`.
         """
         return _stacked(((M.cpu(), y.cpu()) for *_, M, y in self.batches(images, index)), self.attempts)
-
     def inspect(self, images: torch.Tensor, index: torch.Tensor|None=None) -> tuple:
         """Distances and pictures of the same attempts.
 

@@ -91,7 +91,6 @@ class LPIPS:
         If they are not AlexNet's.
     """
     name = 'lpips'
-
     def __init__(self,
         weights: str | os.PathLike | None = None,
         download: bool = True,

@@ -126,9 +126,8 @@ class OutOfDomain(OutlierMixin, BaseEstimator):
         batch: int = 250,
     ):
         self.model, self.fpr, self.quantities, self.mask, self.steps = model, fpr, quantities, mask, steps
-        self.t0, self.attempts, self.seed, self.dtype, self.device = t0, attempts, seed, dtype, device
-        self.batch = batch
-
+        self.t0, self.attempts, self.seed, self.dtype = t0, attempts, seed, dtype
+        self.device, self.batch = device, batch
     def fit(self, X, y=None) -> 'OutOfDomain':
         """Fit the combination of the distances and calibrate it; the network is not trained.
 
@@ -151,7 +150,6 @@ class OutOfDomain(OutlierMixin, BaseEstimator):
             On what is no set of pictures, or too few of them for `fpr`.
         """
         return _fit(self, X)
-
     def score_samples(self, X) -> np.ndarray:
         """Minus the out-of-distribution score of every image.
 
@@ -171,7 +169,6 @@ class OutOfDomain(OutlierMixin, BaseEstimator):
             Before `fit`.
         """
         return _score_samples(self, X)
-
     def decision_function(self, X) -> np.ndarray:
         """How far an image is from being flagged.
 
@@ -186,7 +183,6 @@ class OutOfDomain(OutlierMixin, BaseEstimator):
             Negative for outliers.
         """
         return self.score_samples(X) - self.offset_
-
     def predict(self, X) -> np.ndarray:
         """Flag images.
 
