@@ -62,7 +62,8 @@ def _sentence(error):
 _elsewhere = {'detect': 'lmd.cli_pictures:detect_command', 'study': 'lmd.study.cli:study',
               'reconstruct': 'lmd.cli_pictures:reconstruct_command', 'data': 'lmd.cli_data:data',
               'weights': 'lmd.cli_data:weights', 'settings': 'lmd.cli_data:settings',
-              'import': 'lmd.cli_models:import_command', 'model': 'lmd.cli_models:model'}
+              'import': 'lmd.cli_models:import_command', 'model': 'lmd.cli_models:model',
+              'fit': 'lmd.cli_fit:fit_command'}
 
 @click.group(cls=Commands, named=_elsewhere,
              context_settings=dict(show_default=True, help_option_names=['-h', '--help']))
