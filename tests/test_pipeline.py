@@ -248,7 +248,7 @@ def test_lock_fits_the_requirements():
     versions = {canonicalize_name(r.name): next(iter(r.specifier)).version for r in here}
     wanted = requirements("requirements", "study_requirements", "dev_requirements")
     names = {r: canonicalize_name(r.name) for r in wanted}
-    assert {str(r) for r, name in names.items() if versions.get(name) not in r.specifier} == set()
+    assert {str(r) for r, n in names.items() if n not in versions or versions[n] not in r.specifier} == set()
 
 
 def test_lock_for_the_cpu_is_the_lock_without_cuda():
