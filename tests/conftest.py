@@ -48,9 +48,9 @@ TRAININGS = {
 BAD_SETTINGS = {
     "typo": (dict(step=2), "unknown setting step"),
     "nothing": (None, "nothing"),
-    "no-attempts": (dict(attempts=0), "attempts must be a whole number of at least 1"),
-    "no-steps": (dict(steps=0), "steps must be a whole number of at least 1"),
-    "no-images": (dict(n=0), "n must be at least 1"),
+    "no-attempts": (dict(attempts=0), "attempts must be a whole number, at least 1"),
+    "no-steps": (dict(steps=0), "steps must be a whole number, at least 1"),
+    "no-images": (dict(n=0), "n must be a whole number, at least 1"),
     "start-after-the-end": (dict(t0=1.5), "t0 must lie in"),
     "start-in-words": (dict(t0="high"), "t0"),
     "seed-in-words": (dict(seed="lucky"), "seed"),
