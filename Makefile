@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.stamp
-.PHONY: help demo test quick data reproduce report verify bench docs readme notebooks lab trust release clean
+.PHONY: help demo test quick data reproduce report verify bench paper-scale docs readme notebooks lab trust release clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
 
 $(STAMP): requirements.lock settings.ini scripts/setup.sh
 	scripts/setup.sh
@@ -34,6 +34,9 @@ verify: $(STAMP) ## 100 images of every score file once more, in float32 (after 
 bench: $(STAMP) ## this package beside its network alone, the paper's loop and RePaint; and a million images (after `make data`)
 	lmd study bench
 	lmd study million
+
+paper-scale: $(STAMP) ## the paper at its own size, for a machine with a GPU; with DRY=1 only what would run, and its cost
+	$(if $(DRY),lmd study plan paper_scale,cd paper_scale && dvc repro)
 
 docs: $(STAMP) ## the documentation: chapters, pages, tutorials, as a web site in _site/
 	@python scripts/docs.py

@@ -379,7 +379,7 @@ def command_cost(
     "Time and peak memory of a program; raises RuntimeError with its last words if it fails"
     began, words = time.perf_counter(), [str(word) for word in command]
     command = [sys.executable, '-c', _between, *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding='utf-8')
     if done.returncode: raise RuntimeError(f"{' '.join(words)} failed: {done.stderr[-2000:]}")
     return time.perf_counter() - began, int(done.stdout)/2**(20 if sys.platform == 'darwin' else 10)
 

@@ -41,7 +41,8 @@ paper_tables = { # ROC-AUC; one row a pair, one column a method, mask, distance 
 
 # %% ../../nbs/study/01_paper_values.ipynb #sr-ood
 sr_ood_published = pd.DataFrame([ # ROC-AUC
-    ('cifar10', 'svhn', 'Rec', .6997), ('cifar10', 'svhn', 'Inpaint', .8637), ('cifar10', 'svhn', 'SR', .9459),
+    ('cifar10', 'svhn', 'Rec', .6997), ('cifar10', 'svhn', 'Inpaint', .8637),
+    ('cifar10', 'svhn', 'SR', .9459),
     ('cifar10', 'svhn', 'loss L2', .2692), ('cifar10', 'svhn', 'loss L2 + LPIPS', .8466),
     ('cifar10', 'svhn', 'loss LPIPS', .9459)], columns=['in-domain', 'out-of-domain', 'what', 'ROC-AUC'])
 

@@ -194,13 +194,14 @@ def _method_line(scores, pair, v): # the cells of one method's line, without the
     return numbers | {'n': read.n, 'NFE': read.nfe, 'seconds': read.cost['seconds'], 'note': ''}
 
 # %% ../../nbs/study/03_variants.ipynb #ranks-of-pair
-def _ranks_of_pair(scores, pair, methods): # name of each method with scores: its rank; {} if there is one alone
+def _ranks_of_pair(scores, pair, methods): # name of each method with scores: its rank; {} if only one
     read = {name: read_pair(scores, *pair, *v.files) for name, v in methods.items()
             if not why_no_scores(scores, *pair, *v.files)}
     read = {name: p for name, p in read.items() if not _no_column(p, methods[name].column)}
     if len(read) < 2: return {}
     same = dict(zip(read, common_images(list(read.values()))))
-    areas = {name: roc_auc(*p.scores(methods[name].column, methods[name].aggregate)) for name, p in same.items()}
+    areas = {name: roc_auc(*p.scores(methods[name].column, methods[name].aggregate))
+             for name, p in same.items()}
     return dict(pd.Series(areas).rank(ascending=False))
 
 # %% ../../nbs/study/03_variants.ipynb #evaluate-methods
