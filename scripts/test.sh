@@ -26,7 +26,7 @@ else
   python -m pytest -q -rs -n 2 --dist loadgroup tests
   lmd weights >/dev/null 2>&1 || echo 'skipped: cells and tests of LPIPS (its weights are not here, lmd weights says how to get them)'
   for set in $(sed -n 's|^- path: data/||p' data.dvc); do
-    [ -e "data/$set/meta.json" ] || echo "skipped: pictures of $set in nbs/05_sources (not fetched, see make data)"
+    [ -e "data/$set/meta.json" ] || echo "skipped: pictures of $set in nbs/06_sources (not fetched, see make data)"
   done
 fi
 printf 'make test: passed in %d seconds\n' $SECONDS
