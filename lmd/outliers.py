@@ -325,6 +325,8 @@ def verify_scores(
     batch: int=250, # (image, attempt) pairs per network evaluation
 ) -> pd.DataFrame: # a line a quantity: that of `score_drift`, and whether it is good
     "Score some images of a file again, in float32; raises ValueError where data or weights are others"
+    if not (0 <= bias < np.inf and 0 <= spread < np.inf):
+        raise ValueError(f'differences are bounded by numbers of at least 0, not {bias} and {spread}')
     (about, setting), old = file_setting(path), read_scores(path)
     hub = about['model'].startswith('hub:')
     model = model_folder(about['model']) if hub else Path(models)/about['model']

@@ -294,4 +294,4 @@ def outcome(pid, end, until):
 
 
 torch.set_num_threads(1)
-os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))     # before autograd's threads look at the pool
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))     # before any thread looks at the pool
