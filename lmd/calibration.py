@@ -351,10 +351,11 @@ def open_calibrated(
 def _check_place(out):
     "Raise ValueError or OSError where a calibration cannot be written, or would change a checkpoint"
     for suffix in ('.json', '.safetensors'): check_target(f'{out}{suffix}')
-    inside = any((Path(out).parent/name).exists() for name in ('lmd.json', 'unet', 'config.json'))
-    if inside and Path(out).name != 'calibration':
-        raise ValueError(f'{out} lies in the folder of a checkpoint, whose files are its identity: choose '
-                         f"another place, or {Path(out).parent/'calibration'}")
+    folder, above = (path := Path(out).absolute()).parent, path.parent.parent
+    own = (above if folder.name == 'unet' or (above/'lmd.json').exists() else folder)/'calibration'
+    if any((folder/name).exists() for name in ('lmd.json', 'unet', 'config.json')) and path != own:
+        raise ValueError(f'{out} lies in the folder of a checkpoint, whose files are its identity: '
+                         f'choose another place, or {own}')
 
 # %% ../nbs/33_calibration.ipynb #calibrate-scores
 def calibrate_scores(

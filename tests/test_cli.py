@@ -353,7 +353,11 @@ def test_calibrate(lmd, calibrated, model):
     calibrate = "calibrate", "scores/tiny/longer/digits-val.parquet", "--out"
     assert "psnr" in message(lmd(*calibrate, "no", "--quantity", "psnr", code=1))
     assert not Path("no.json").exists()
-    assert "choose another place" in message(lmd(*calibrate, model / "calibration", code=1))
+    files = {p: p.read_bytes() for p in model.rglob("*") if p.is_file()}
+    for name in ("lmd", "mine", "unet/config", "unet/calibration"):      # only as MODEL/calibration
+        said = message(lmd(*calibrate, model / name, code=1))
+        assert "choose another place" in said and f"{model}/calibration" in said
+    assert {p: p.read_bytes() for p in model.rglob("*") if p.is_file()} == files
 
 
 def test_detect(lmd, calibrated, model):
