@@ -291,15 +291,15 @@ def profile_batch(
     x: torch.Tensor, # (N, C, S, S) images in [-1, 1]
 ) -> pd.DataFrame: # part, ms, share; the largest first
     "Time that each part of scoring takes itself, on the device that the detector is on"
-    cuda, distances = detector.denoiser.device.type == 'cuda', detector._distances
+    cuda, place = detector.denoiser.device.type == 'cuda', sys.modules[type(detector).__module__]
     own = 'self_device_time_total' if cuda else 'self_cpu_time_total'
     labels = [(type(detector.inpaint), '__call__', 'sampler'), (Randomness, 'normal', 'noise'),
               (type(detector.denoiser.network), 'forward', 'network')]
     with ExitStack() as stack:
         for owner, name, label in labels:
             stack.enter_context(patch.object(owner, name, _labelled(getattr(owner, name), label)))
-        every = _labelled(lambda *args: list(distances(*args)), 'distances')
-        stack.enter_context(patch.object(detector, '_distances', every))
+        every = _labelled(lambda *args, own=place._distances: list(own(*args)), 'distances')
+        stack.enter_context(patch.object(place, '_distances', every))
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA]*cuda
         run = stack.enter_context(profile(activities=activities, acc_events=True))
         _labelled(detector.measure, 'rest')(x)
