@@ -6,9 +6,9 @@ sets='digits letters digits-flipped photo-patches'     # in-domain first; made o
 pairs='[[digits, letters], [digits, digits-flipped], [digits, photo-patches]]'
 SECONDS=0
 setting=demo
-if ! lmd weights >/dev/null 2>&1; then
+if ! lmd weights fetch alexnet; then
   setting=demo-no-lpips
-  echo 'The weights of LPIPS are not on this machine (lmd weights says how to get them): the demo reports SSIM and MSE alone.'
+  echo 'The weights of LPIPS cannot be had on this machine: the demo reports SSIM and MSE alone.'
 fi
 rm -rf demo
 lmd data fetch $sets --root demo/data
