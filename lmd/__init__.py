@@ -1,7 +1,7 @@
 """Lift, Map, Detect: unsupervised out-of-distribution detection by diffusion inpainting.
 
-What most programs need is here: `from lmd import LMD, load_denoiser`. A name is imported when it is asked for,
-so that `import lmd` takes no time. Everything else is in the modules, one for each chapter of the documentation.
+What most programs need is here: `from lmd import LMD, load_denoiser`. A name is imported when it is
+asked for, so that `import lmd` takes no time. Everything else is in the modules, one for each chapter.
 """
 import logging
 from importlib import import_module
@@ -15,7 +15,8 @@ _places = {  # name -> its module; __init__.pyi says the same to editors and typ
     "MSE": "distance", "SSIM": "distance", "LPIPS": "distance", "distances_from_names": "distance",
     "aggregate": "aggregation", "roc_auc": "evaluation", "evaluate": "evaluation",
     "load_params": "settings", "score_set": "scoring",
-    "CalibratedDetector": "calibration", "conformal_p_values": "calibration", "open_calibrated": "calibration",
+    "CalibratedDetector": "calibration", "conformal_p_values": "calibration",
+    "open_calibrated": "calibration",
     "explain": "maps", "OutOfDomain": "estimator",
 }
 __all__ = [*_places]

@@ -2,7 +2,7 @@
 import sys
 from pathlib import Path
 
-# a module of lmd, such as random, must not stand in the place of Python's own where this is called in its folder
+# a module of lmd, such as random, must not stand in the place of Python's own where this is called
 sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
 
 from lmd.cli import main

@@ -21,7 +21,7 @@ PARTS = { # heading: notebooks, in reading order
     "Other methods": "nbs/methods/*.ipynb",
     "The study": "nbs/study/*.ipynb",
 }
-STYLE = """/* room for 110 characters of code; wide tables scroll in their place, and their lines stay lines */
+STYLE = """/* room for 110 characters of code; wide tables scroll, and their lines stay lines */
 @media (min-width: 82em) { .content { width: 56em } }
 .content pre { font-size: 0.78rem }
 .cell_output table { display: block; overflow-x: auto; white-space: nowrap; font-size: 0.85rem }
@@ -29,7 +29,8 @@ STYLE = """/* room for 110 characters of code; wide tables scroll in their place
 EXTENSIONS = ["myst_nb", "sphinx-mathjax-offline"]
 OPTIONS = dict(
     project="lmd", html_title="lmd", html_theme="furo", extensions=EXTENSIONS, nb_execution_mode="off",
-    nb_render_markdown_format="gfm", nb_output_stderr="remove", nb_merge_streams=True, nb_number_source_lines=False,
+    nb_render_markdown_format="gfm", nb_output_stderr="remove", nb_merge_streams=True,
+    nb_number_source_lines=False,
     myst_enable_extensions=["dollarmath", "amsmath"], myst_heading_anchors=3, html_show_sphinx=False,
     html_copy_source=False, html_show_sourcelink=False, html_static_path=["static"],
     html_css_files=["wide.css"], copyright="2026, the lmd authors",
@@ -38,7 +39,7 @@ OPTIONS = dict(
 
 
 def shown(cell, page):
-    "A cell as a reader sees it, without nbdev's directives and on a page with its code folded; None where hidden"
+    "A cell as a reader sees it: no directives of nbdev, on a page its code folded; None where hidden"
     directives = re.findall(r"^#\|\s*(.*)$", cell.source, re.M)
     if "hide" in directives or any(d.startswith("default_exp") for d in directives): return None
     if page and cell.cell_type == "code" and not cell.outputs: return None

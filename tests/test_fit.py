@@ -1,4 +1,4 @@
-"A folder of pictures becomes a detector: in one command, which can be stopped, and is judged where labels allow it."
+"A folder of pictures becomes a detector, in one command that can be stopped; labels judge it."
 import json
 import os
 import signal

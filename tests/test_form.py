@@ -24,7 +24,8 @@ def parsed(cell):
 def docstring_lines(cell):
     "How many lines of a cell the docstrings of its functions and classes take"
     found = [n.body[0] for statement in parsed(cell) for n in ast.walk(statement)
-             if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(n, clean=False) is not None]
+             if isinstance(n, (ast.FunctionDef, ast.ClassDef))
+             and ast.get_docstring(n, clean=False) is not None]
     return sum(n.end_lineno - n.lineno + 1 for n in found)
 
 

@@ -1,4 +1,4 @@
-"`make lab`: a notebook that was run and saved in JupyterLab is as clean as before, and the home folder stays empty."
+"`make lab`: a notebook that was saved in JupyterLab is clean, and the home folder stays empty."
 import json
 import os
 import subprocess

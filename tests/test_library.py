@@ -22,7 +22,8 @@ def test_every_name_is_there():
 
 def test_editors_are_told_the_same_names():
     stub = ast.parse((ROOT / "lmd/__init__.pyi").read_text(encoding="utf-8"))
-    told = {a.asname: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for a in node.names}
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    told = {a.asname: node.module for node in imports for a in node.names}
     assert told == lmd._places
 
 
@@ -47,7 +48,7 @@ def arguments(documented):
 
 
 def methods(cls):
-    "Name -> method, property or class method that a class itself holds, without names of Python and private ones"
+    "Name -> method, property or class method that a class itself holds, without private ones"
     kinds = (property, classmethod, staticmethod)
     return {name: value for name, value in vars(cls).items() if (name[0] != "_" or name == "__call__")
             and (inspect.isfunction(value) or isinstance(value, kinds))}
@@ -60,9 +61,11 @@ CLASSES = {name: value for name, value in EXPORTED.items() if inspect.isclass(va
 @pytest.mark.parametrize("name", EXPORTED)
 def test_every_name_is_documented(name):
     documented = EXPORTED[name]
-    assert re.fullmatch(r"\S[^\n]{10,110}", sections(documented)[""].strip().split("\n\n")[0]), "a summary of one line"
+    summary = sections(documented)[""].strip().split("\n\n")[0]
+    assert re.fullmatch(r"\S[^\n]{10,110}", summary), "a summary of one line"
     assert parameters(documented) == arguments(documented)
-    if inspect.isfunction(documented) and inspect.signature(documented).return_annotation is not inspect.Signature.empty:
+    nothing = inspect.Signature.empty
+    if inspect.isfunction(documented) and inspect.signature(documented).return_annotation is not nothing:
         assert "Returns" in sections(documented)
 
 

@@ -25,8 +25,9 @@ SMALL_TRAININGS = dict(steps=2, batch=4, width=[16, 16, 16, 16], warmup=1, dtype
 SMALL_VAE = dict(steps=2, batch=4, width=8, latent=4)
 SMALL_SETTINGS = {
     "paper": dict(steps=2, attempts=2, distances=["ssim", "mse"]),
-    "default": dict(steps=2, attempts=2, distances=["ssim", "mse"]), "fast": dict(attempts=2, distances=["ssim", "mse"]),
-    "complexity": dict(tolerance=.1), "diffpath": dict(fit=8, steps=2), "msma": dict(fit=8, levels=2),
+    "default": dict(steps=2, attempts=2, distances=["ssim", "mse"]),
+    "fast": dict(attempts=2, distances=["ssim", "mse"]),
+    "complexity": dict(tolerance=.1), "diffpath": dict(fit=64, steps=2), "msma": dict(fit=64, levels=2),
     "ddpm-ood": dict(steps=4, starts=[2], fit=8, distances=["mse"]), "klip": dict(steps=3, chains=1)}
 
 
@@ -44,7 +45,7 @@ def place(tmp_path, monkeypatch):
         folder, files = tmp_path / "mirror/data" / name, []
         folder.mkdir(parents=True)
         for file in data.registry[name].files:
-            n = 24 if file.name.startswith("train") else 4
+            n = 80 if file.name.startswith("train") else 4
             shape = (n, 28, 28) if "images" in file.name else (n,)
             files.append(dataclasses.replace(file, md5=write_idx(folder / file.name,
                                                                  random.integers(0, 256, shape, np.uint8))))
@@ -77,8 +78,8 @@ def test_two_models_from_official_files_to_table_1(place):
     chosen = [cmd for stage, cmd in commands.items() if wanted(stage)]
     assert len(chosen) == 3 + 2 + 2 + 2 + 2*len(SETTINGS)
     for command in chosen:
-        got = CliRunner().invoke(main, shlex.split(command)[1:] + ["--device", "cpu"] * ("data fetch" not in command),
-                                 catch_exceptions=False)
+        args = shlex.split(command)[1:] + ["--device", "cpu"] * ("data fetch" not in command)
+        got = CliRunner().invoke(main, args, catch_exceptions=False)
         assert got.exit_code == 0, (command, got.output)
     pairs = [["mnist", "kmnist"], ["kmnist", "mnist"]]
     methods = ["Input complexity", "Likelihood regret", "DDPM-OOD", "DiffPath", "MSMA"]

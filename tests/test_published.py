@@ -78,7 +78,8 @@ def test_a_model_of_the_hub_from_the_cache_without_a_network(shelf):
     (refs / "main").write_text(COMMIT)
 
     def run(*args):
-        environment = os.environ | dict(HF_HUB_CACHE=str(shelf / "hub"), HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+        own = dict(HF_HUB_CACHE=str(shelf / "hub"), HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+        environment = os.environ | own
         return subprocess.run([str(Path(sys.executable).with_name("lmd")), *args], cwd=shelf, text=True,
                               capture_output=True, env=environment)
 

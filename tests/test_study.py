@@ -45,7 +45,7 @@ def test_compare_maps(lmd, model):
 def test_tomography(lmd, model):
     views = "--views", 4, "--views", 8
     lmd("study", "tomography", *views, "-n", 10, "--model", model, *KLIP, "--out", "study/ct")
-    assert len(pd.read_csv("study/ct/table.csv")) == 2*3
+    assert len(pd.read_csv("study/ct/table.csv")) == 2*4
     with np.load("study/ct/examples.npz") as e:
         assert sorted(e.files)[:4] == ["4 image", "4 map", "4 mean", "4 where"]
 

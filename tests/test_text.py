@@ -22,7 +22,8 @@ def without_encoding(source):
         modes = [*node.args, *(word.value for word in node.keywords if word.arg == "mode")]
         words = [part.value for m in modes for part in ast.walk(m) if isinstance(part, ast.Constant)]
         binary = any(isinstance(w, str) and set(w) <= set("rwaxbt+") and "b" in w for w in words)
-        opens = name in ("open", "fdopen") and owner not in ("Image", "gzip", "tarfile", "zipfile", "webbrowser")
+        others = "Image", "gzip", "tarfile", "zipfile", "webbrowser"
+        opens = name in ("open", "fdopen") and owner not in others
         if opens and owner in ("", "io", "os", "path", "file", "Path") and not binary: yield node.lineno
         if {"text", "universal_newlines"} & given and name in ("run", "Popen", "check_output", "call"):
             yield node.lineno

