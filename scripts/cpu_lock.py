@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """# Made by `python scripts/cpu_lock.py`: requirements.lock without PyTorch, which comes from
-# PyTorch's index for CPUs, and without CUDA. Not tested: that index could not be reached where this was written.
+# PyTorch's index for CPUs, and without CUDA. Not tested: that index could not be reached here.
 """
 
 

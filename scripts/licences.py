@@ -1,7 +1,7 @@
 """Write LICENCES.md: the licences of data sets, weights and packages.
 
-Sets say theirs in the registry, weights in their model cards; pip-licenses reads those of the packages that are
-installed here from their metadata."""
+Sets say theirs in the registry, weights in their model cards; pip-licenses reads those of the packages
+that are installed here from their metadata."""
 import json
 import re
 import subprocess
@@ -58,7 +58,8 @@ def main():
     sets = [(s.name, s.licence, s.citation) for s in registry.values()]
     text = f"""# Licences
 
-`lmd` is under the [Apache License 2.0](LICENSE). What it uses and brings along has licences of its own. This file is made by `python scripts/licences.py`.
+`lmd` is under the [Apache License 2.0](LICENSE). What it uses and brings along has licences of its own. \
+This file is made by `python scripts/licences.py`.
 
 ## Data sets
 
@@ -68,13 +69,16 @@ None is part of the repository; `lmd data fetch` gets them. Some allow no commer
 
 ## Weights
 
-They are in `checkpoints/`. The AlexNet weights of LPIPS are fetched from others: torchvision is under BSD-3-Clause, and the weights were trained on ImageNet, which is for non-commercial research. The linear weights of LPIPS come with the package `lpips`.
+They are in `checkpoints/`. The AlexNet weights of LPIPS are fetched from others: torchvision is under \
+BSD-3-Clause, and the weights were trained on ImageNet, which is for non-commercial research. The linear \
+weights of LPIPS come with the package `lpips`.
 
 {table(["checkpoint", "licence"], weights())}
 
 ## Packages
 
-Those of `requirements.lock` on Linux, as their metadata say it (pip-licenses). `library`: a user of `pip install lmd` gets it; `development`: the extras `study` and `dev`.
+Those of `requirements.lock` on Linux, as their metadata say it (pip-licenses). `library`: a user of `pip \
+install lmd` gets it; `development`: the extras `study` and `dev`.
 
 {table(["package", "licence", "needed by"], sorted(packages()))}
 """

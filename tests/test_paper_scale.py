@@ -27,7 +27,7 @@ SMALL_SETTINGS = {
     "paper": dict(steps=2, attempts=2, distances=["ssim", "mse"]),
     "default": dict(steps=2, attempts=2, distances=["ssim", "mse"]),
     "fast": dict(attempts=2, distances=["ssim", "mse"]),
-    "complexity": dict(tolerance=.1), "diffpath": dict(fit=64, steps=2), "msma": dict(fit=64, levels=2),
+    "complexity": dict(tolerance=.1), "diffpath": dict(fit=160, steps=2), "msma": dict(fit=160, levels=2),
     "ddpm-ood": dict(steps=4, starts=[2], fit=8, distances=["mse"]), "klip": dict(steps=3, chains=1)}
 
 
@@ -45,7 +45,7 @@ def place(tmp_path, monkeypatch):
         folder, files = tmp_path / "mirror/data" / name, []
         folder.mkdir(parents=True)
         for file in data.registry[name].files:
-            n = 80 if file.name.startswith("train") else 4
+            n = 208 if file.name.startswith("train") else 4
             shape = (n, 28, 28) if "images" in file.name else (n,)
             files.append(dataclasses.replace(file, md5=write_idx(folder / file.name,
                                                                  random.integers(0, 256, shape, np.uint8))))
