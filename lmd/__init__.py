@@ -3,7 +3,6 @@
 What most programs need is here: `from lmd import LMD, load_denoiser`. A name is imported when it is
 asked for, so that `import lmd` takes no time. Everything else is in the modules, one for each chapter.
 """
-import logging
 from importlib import import_module
 
 __version__ = "0.2.0"
@@ -20,7 +19,6 @@ _places = {  # name -> its module; __init__.pyi says the same to editors and typ
     "explain": "maps", "OutOfDomain": "estimator",
 }
 __all__ = [*_places]
-logging.getLogger(__name__).addHandler(logging.NullHandler())      # an application decides what it shows
 
 
 def __getattr__(name):

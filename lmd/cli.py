@@ -7,7 +7,7 @@ __all__ = ['Commands', 'main', 'Device', 'Target', 'shared_options', 'train_comm
            'score_command', 'eval_command', 'calibrate_command', 'verify_command']
 
 # %% ../nbs/43_cli.ipynb #imports
-import os, sys
+import logging, os, sys
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -68,8 +68,12 @@ _elsewhere = {'detect': 'lmd.cli_pictures:detect_command', 'study': 'lmd.study.c
 @click.group(cls=Commands, named=_elsewhere,
              context_settings=dict(show_default=True, help_option_names=['-h', '--help']))
 @click.version_option(__version__)
-def main():
+@click.pass_context
+def main(context):
     "Lift, Map, Detect: unsupervised out-of-distribution detection by diffusion inpainting."
+    shown = logging.StreamHandler(sys.stderr)
+    logging.getLogger('lmd').addHandler(shown)
+    context.call_on_close(lambda: logging.getLogger('lmd').removeHandler(shown))
 
 # %% ../nbs/43_cli.ipynb #device
 class Device(click.ParamType):

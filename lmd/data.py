@@ -6,7 +6,7 @@
 __all__ = ['check_set', 'fetch', 'Images', 'load', 'to_model', 'to_uint8', 'check_model_input', 'image_indices', 'random_indices']
 
 # %% ../nbs/05_data.ipynb #imports
-import json, mmap, os, shutil, sys
+import json, logging, mmap, os, shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,8 @@ from .files import check_replaceable, file_md5, folder_md5, full_disk, lock, obt
 from .files import replace_folder
 from .pictures import find_pictures, Pictures, printable, read_all, SUFFIXES, to_gray
 from .sets import get_set, registry
+
+_log = logging.getLogger("lmd")
 
 # %% ../nbs/05_data.ipynb #check-files
 @cache
@@ -162,7 +164,7 @@ def _load_pictures(path, split, skip_unreadable):
         raise ValueError(f"{printable(path)} has no readable pictures for the split {split} (looked for "
             f"{', '.join(sorted(SUFFIXES))}); {found}")
     line = f"{printable(path)}, {split}: {found}"
-    if path.is_dir() or found.left or found.taken: print(line, file=sys.stderr)
+    if path.is_dir() or found.left or found.taken: _log.warning(line)
     md5 = folder_md5({os.path.relpath(file, path): value for file, value in zip(known.paths, known.md5s)})
     name = printable(path.resolve().name).removeprefix("./")
     return Images(known, name, split, md5, skipped=tuple(skipped), found=line)

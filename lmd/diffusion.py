@@ -7,6 +7,7 @@ __all__ = ['others', 'Denoiser', 'GaussianDenoiser', 'UNet', 'make_unet', 'save_
 
 # %% ../nbs/12_diffusion.ipynb #imports
 import json, re
+from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -201,20 +202,29 @@ def _unet_config(folder):
         raise ValueError(f"{folder}/config.json has layers_per_block {config['layers_per_block']!r:.50}")
     return {k: v for k, v in config.items() if k[:1] != '_'} | {'sample_size': size}
 
+# %% ../nbs/12_diffusion.ipynb #output-size
+@cache        # models are often loaded several times, and this takes a quarter of a second
+def _output_size(config): # JSON of a U-Net's
+    "What becomes of the height and width of its images; a network without weights tells"
+    config = json.loads(config)
+    c, s = config.get('in_channels', 3), config['sample_size']
+    with torch.device('meta'), torch.no_grad():
+        out = UNet2DModel.from_config(config)(torch.empty(1, c, s, s), torch.empty(1)).sample
+    return tuple(out.shape[2:])
+
 # %% ../nbs/12_diffusion.ipynb #load-unet
 def _load_unet(folder):
     "The U-Net in `folder`, in float32; raises `FileNotFoundError` or `ValueError` that says what is wrong"
     if not (folder/'config.json').is_file():
         raise FileNotFoundError(f"{folder} has no config.json: not a diffusers U-Net")
     config = _unet_config(folder)
-    n, c, s = 1, config.get('in_channels', 3), config['sample_size']
+    s = config['sample_size']
     try:
         weights = {k: v for path in _weight_files(folder) for k, v in load_weights(path).items()}
-        with torch.device('meta'):
-            unet = UNet2DModel.from_config(config)
-            with torch.no_grad(): out = unet(torch.empty(n, c, s, s), torch.empty(n)).sample
+        with torch.device('meta'): unet = UNet2DModel.from_config(config)
+        if (out := _output_size(json.dumps(config))) != (s, s):
+            raise ValueError(f"images of {s} x {s} become {out}")
         unet.load_state_dict(_renamed(weights), assign=True)
-        if out.shape[2:] != (s, s): raise ValueError(f"images of {s} x {s} become {tuple(out.shape[2:])}")
     except Exception as e:                # of PyTorch and diffusers, which raise many types
         raise ValueError(f"the weights in {folder} cannot be read, or are not those of its config.json; "
                          f"fetch or train them again. {type(e).__name__}: {str(e):.500}") from None

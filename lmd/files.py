@@ -8,8 +8,8 @@ __all__ = ['MARKS', 'OURS', 'COMPACT', 'check_target', 'full_disk', 'replace_fil
            'write_table', 'read_metadata', 'read_scores', 'file_md5', 'folder_md5', 'download', 'RemoteFile', 'obtain']
 
 # %% ../nbs/02_files.ipynb #imports
-import errno, hashlib, http.client, json, os, shutil, socket, stat, sys, tarfile, tempfile, urllib.request
-import zipfile
+import errno, hashlib, http.client, json, logging, os, shutil, socket, stat, sys, tarfile, tempfile
+import urllib.request, zipfile
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from tqdm import tqdm
+
+_log = logging.getLogger("lmd")
 
 # %% ../nbs/02_files.ipynb #kind
 def _kind(path):
@@ -145,7 +147,7 @@ def lock(
     path: str|Path, # the folder or file of work in progress; the lock is a hidden file beside it
     what: str, # what is done there, as in "scoring of mnist"
 ):
-    "Hold the lock of `path`; if another process holds it, say so on stderr and wait."
+    "Hold the lock of `path`; if another process holds it, log it and wait."
     file, who = _beside(Path(path).absolute(), ".lock"), _beside(Path(path).absolute(), ".owner")
     check_target(file)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -153,8 +155,7 @@ def lock(
     try: held.acquire(timeout=0)
     except Timeout:
         owner = who.read_text(encoding="utf-8") if who.exists() else "another process"
-        print(f"{what}: {owner} is at work on {path}; waiting for its end (Ctrl-C ends this)",
-              file=sys.stderr, flush=True)
+        _log.warning(f"{what}: {owner} is at work on {path}; waiting for its end (Ctrl-C ends this)")
         held.acquire()
     try:
         replace_files({who: lambda p: p.write_text(f"process {os.getpid()} on {socket.gethostname()}",

@@ -8,7 +8,7 @@ __all__ = ['LETTERS', 'synthetic_outliers', 'flipped', 'shuffled', 'blended', 'l
            'evaluate_scores', 'score_drift', 'verify_scores']
 
 # %% ../nbs/30_outliers.ipynb #imports
-import hashlib, sys
+import hashlib, logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from .aggregation import aggregate_scores
 from .evaluation import evaluate
 from .settings import AnySetting, make_setting
 from .scoring import is_scored, score_frame, score_set
+
+_log = logging.getLogger('lmd')
 
 # %% ../nbs/30_outliers.ipynb #redraw
 def _randomness(index, seed): return Randomness(seed, index, torch.zeros_like(index), stream=10)
@@ -193,9 +195,9 @@ def score_paths(
 
 # %% ../nbs/30_outliers.ipynb #strangers
 def _name_strangers(folder, paths):
-    "Name the score files in a folder that are not among the paths, on standard error"
+    "Name the score files in a folder that are not among the paths"
     for path in sorted(set(Path(folder).glob('*.parquet')) - set(paths)):
-        print(f'{path} is not among the sources; delete it if it is no longer wanted', file=sys.stderr)
+        _log.warning(f'{path} is not among the sources; delete it if it is no longer wanted')
 
 # %% ../nbs/30_outliers.ipynb #score-sets
 def score_sets(

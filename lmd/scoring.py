@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'run_fingerprint', 'in_domain_images', 'estimate', 'score_f
            'image_batches', 'merge_shards', 'about_machine', 'score_metadata', 'is_scored', 'score_set']
 
 # %% ../nbs/29_scoring.ipynb #imports
-import hashlib, json, platform, sys, time
+import hashlib, json, logging, platform, time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -29,6 +29,8 @@ from .published import model_name
 from .releasing import model_warning
 from .detector import LMD
 from .settings import AnySetting, make_setting
+
+_log = logging.getLogger('lmd')
 
 # %% ../nbs/29_scoring.ipynb #fingerprint
 def _identity(model, images, setting):
@@ -315,7 +317,7 @@ def _take_locks(locks, folder, out, images, model, setting):
     _check_place(out, images, model, setting)
     n, N = len(setting.indices(images)), len(images)
     if isinstance(images.array, Pictures) and n < N:
-        print(f'{images.name}: {n} of {N} pictures are scored, as the setting says (n)', file=sys.stderr)
+        _log.warning(f'{images.name}: {n} of {N} pictures are scored, as the setting says (n)')
 
 # %% ../nbs/29_scoring.ipynb #score-into
 def _score_into(out, folder, detector, images, model, setting, batch, shard, state, say):

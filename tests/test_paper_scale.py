@@ -20,14 +20,15 @@ from lmd.study.pages import run_page
 FOLDER = ROOT / "paper_scale"
 SETS, MODELS = ["mnist", "kmnist", "fashionmnist"], ["mnist", "kmnist"]
 SETTINGS = ["paper", "default", "fast", "complexity", "diffpath", "msma", "ddpm-ood", "klip"]
+ALONE = ["default", "fast", "klip"]      # by one model: they are no part of Table 1
 # what makes it small: two steps, narrow networks, four images
-SMALL_TRAININGS = dict(steps=2, batch=4, width=[16, 16, 16, 16], warmup=1, dtype="no")
+SMALL_TRAININGS = dict(steps=2, batch=4, width=[16, 16, 16, 16], layers=1, warmup=1, dtype="no")
 SMALL_VAE = dict(steps=2, batch=4, width=8, latent=4)
 SMALL_SETTINGS = {
     "paper": dict(steps=2, attempts=2, distances=["ssim", "mse"]),
     "default": dict(steps=2, attempts=2, distances=["ssim", "mse"]),
     "fast": dict(attempts=2, distances=["ssim", "mse"]),
-    "complexity": dict(tolerance=.1), "diffpath": dict(fit=160, steps=2), "msma": dict(fit=160, levels=2),
+    "complexity": dict(steps=2), "diffpath": dict(fit=160, steps=2), "msma": dict(fit=160, levels=2),
     "ddpm-ood": dict(steps=4, starts=[2], fit=8, distances=["mse"]), "klip": dict(steps=3, chains=1)}
 
 
@@ -67,7 +68,7 @@ def wanted(stage):
     "Whether a stage belongs to the small run: two models, three grayscale sets"
     kind, _, which = stage.partition("@")
     chosen = {"data": SETS, "train": MODELS, "train-vae": MODELS, "score-regret-gray": MODELS,
-              "score-gray": [f"{m}-{s}" for m in MODELS for s in SETTINGS]}
+              "score-gray": [f"{m}-{s}" for m in MODELS for s in SETTINGS if m == "mnist" or s not in ALONE]}
     return which in chosen.get(kind, [])
 
 
@@ -76,7 +77,7 @@ def test_two_models_from_official_files_to_table_1(place):
     with Repo(str(FOLDER)) as repo:
         commands = {s.addressing.split(":")[-1]: s.cmd for s in repo.index.stages if s.cmd}
     chosen = [cmd for stage, cmd in commands.items() if wanted(stage)]
-    assert len(chosen) == 3 + 2 + 2 + 2 + 2*len(SETTINGS)
+    assert len(chosen) == 3 + 2 + 2 + 2 + 2*len(SETTINGS) - len(ALONE)
     for command in chosen:
         args = shlex.split(command)[1:] + ["--device", "cpu"] * ("data fetch" not in command)
         got = CliRunner().invoke(main, args, catch_exceptions=False)

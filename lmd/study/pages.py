@@ -14,6 +14,8 @@ import papermill
 import yaml
 from jupyter_client.manager import KernelManager
 
+from .pairs import no_text
+
 # %% ../../nbs/study/13_pages.ipynb #page-parameters
 def page_parameters(
     name: str, # of the page
@@ -77,6 +79,7 @@ def run_page(
     values, known = {**page_parameters(name, params), **(given or {})}, papermill.inspect_notebook(notebook)
     if unknown := [k for k in values if k not in known]:
         raise ValueError(f"the page {name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
+    no_text(**{k: v for k, v in values.items() if known[k]['default'].startswith(('[', '{'))})
     check_page_folder(folder)
     return _run(notebook, values, folder, kernel)
 

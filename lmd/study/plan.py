@@ -8,6 +8,7 @@ __all__ = ['test_images', 'peaks', 'network_flops', 'setting_evaluations', 'imag
 
 # %% ../../nbs/study/14_plan.ipynb #imports
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -26,11 +27,14 @@ def network_flops(
     settings: TrainSettings, # of a denoiser
 ) -> int: # floating-point operations of one evaluation of one image
     "Count what one evaluation of the network of a training costs."
+    return _flops(settings.size, settings.channels, settings.factor, tuple(settings.width), settings.layers,
+                  tuple(settings.attention))
+
+@cache
+def _flops(size, channels, *network):
     with torch.device('meta'):
-        network = make_unet(settings.size, settings.channels, settings.factor, settings.width,
-                            settings.layers, settings.attention)
-        x, t = torch.zeros(1, settings.channels, settings.size, settings.size), torch.full((1,), 500.)
-        with FlopCounterMode(display=False) as counter: network(x, t)
+        x, t = torch.zeros(1, channels, size, size), torch.full((1,), 500.)
+        with FlopCounterMode(display=False) as counter: make_unet(size, channels, *network)(x, t)
     return counter.get_total_flops()
 
 # %% ../../nbs/study/14_plan.ipynb #setting-evaluations

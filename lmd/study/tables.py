@@ -27,7 +27,7 @@ from .frontier import best_settings, read_frontier
 from .pairs import common_images, distance_names, Pair, read_pair, read_pairs, why_no_scores
 from .paper_values import paper_value
 from .repairing_study import choose_erosion
-from .variants import add_average, far_from_trained, fill_texts, result_row, Variant
+from .variants import add_average, far_from_trained, fill_texts, result_row, save_metrics, Variant
 
 # %% ../../nbs/study/16_tables.ipynb #show-table
 def show_table(
@@ -45,10 +45,11 @@ def show_findings(
     findings: list, # of `lmd.study.findings.finding`
     path: str|Path, # file to write, without its suffix
 ) -> Markdown: # a sentence a claim
-    "Save findings as `path`.csv and say them; without any, nothing is saved."
+    "Save findings as `path`.csv, their verdicts as `path`.json, and say them; without any, nothing is saved."
     if not findings: return Markdown('There are no scores to test the claims on.')
     table = pd.DataFrame(findings)
     save_table(fill_texts(table), path)
+    save_metrics({'findings': table['verdict'].value_counts().sort_index()}, f'{path}.json')
     return Markdown(findings_text(table))
 
 # %% ../../nbs/study/16_tables.ipynb #areas-by-pair

@@ -1,0 +1,34 @@
+"""Run notebooks as nbdev_test does, each in a process of its own: what one changes, the next does not see.
+
+    python scripts/chapters.py                      # all, two at a time
+    python scripts/chapters.py nbs/08_masking.ipynb
+"""
+import os
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+from nbdev.config import get_config
+from nbdev.doclinks import nbglob
+from nbdev.test import test_nb
+
+import diffusers.models, matplotlib.pyplot, pandas, sklearn.metrics, torch    # once, for all chapters
+
+
+def run(path):
+    "Its path, whether it passed, and the seconds that it took"
+    start = time.monotonic()
+    passed, _ = test_nb(path, skip_flags=config.tst_flags.split(), basepath=config.config_path)
+    return path, passed, time.monotonic() - start
+
+
+config = get_config()
+os.chdir(config.config_path)
+paths = [Path(p).absolute() for p in sys.argv[1:]]
+if not paths: paths = [p for p in nbglob(config.nbs_path, as_path=True) if not (p.parent/".notest").exists()]
+paths = sorted(paths, key=lambda p: p.stat().st_size, reverse=True)       # the longest first
+with get_context("fork").Pool(2, maxtasksperchild=1) as pool:
+    done = sorted(pool.imap_unordered(run, paths), key=lambda result: -result[2])
+for path, _, seconds in done: print(f"{seconds:6.1f} s  {path.relative_to(config.config_path)}")
+if failed := [str(path) for path, passed, _ in done if not passed]: sys.exit("failed: " + " ".join(failed))
