@@ -293,7 +293,7 @@ def eval_command(in_domain, out_of_domain, column, aggregate):
 
 # %% ../nbs/43_cli.ipynb #calibrate-command
 @main.command('calibrate')
-@click.argument('scores', type=click.Path(exists=True))
+@click.argument('scores', nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @click.option('--out', required=True, type=Target(endings=('.json', '.safetensors')),
               help='The calibration to write: OUT.json and OUT.safetensors. As calibration in the folder of '
               'the model it is what `lmd detect` takes by itself.')
@@ -302,11 +302,13 @@ def eval_command(in_domain, out_of_domain, column, aggregate):
               'times. [default: all that SCORES has, and the relative ones of those with a fill]')
 @click.option('--seed', default=0, help='Of which half fits and which calibrates.')
 def calibrate_command(scores, out, quantities, seed):
-    "Calibrate on SCORES, a file of `lmd score`, of in-domain images that its model was not trained on."
-    from lmd.calibration import calibrate_scores
-    from lmd.outliers import read_metadata
-    detector = calibrate_scores(scores, out, quantities, seed)
-    if warning := read_metadata(scores).get('warning'): _tell(warning)
+    """Calibrate on SCORES of in-domain images that their model was not trained on.
+
+    Several files of `lmd score`, by several methods, become one detector: a panel."""
+    from lmd.files import read_metadata
+    from lmd.panel import calibrate_files
+    detector = calibrate_files(scores, out, quantities, seed)
+    for warning in {read_metadata(path).get('warning') for path in scores} - {None}: _tell(warning)
     n = len(detector.calibration)
     click.echo(f"{out}: {', '.join(detector.combination.quantities)}; calibrated on {n} images, "
                f'so the smallest false-positive rate that can be asked for is {1/(n + 1):.2g}')

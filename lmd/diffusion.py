@@ -13,7 +13,6 @@ from pkgutil import resolve_name
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, UNet2DModel
 from fastcore.basics import patch
 from torch import nn
 
@@ -97,7 +96,7 @@ class GaussianDenoiser(Denoiser):
 class UNet(nn.Module):
     "A diffusers U-Net that sees `factor` x `factor` blocks of pixels as channels"
     def __init__(self,
-                 unet: UNet2DModel, # takes C*factor**2 channels
+                 unet: nn.Module, # diffusers' `UNet2DModel`, takes C*factor**2 channels
                  factor: int=1 # pixel-unshuffle factor; 1 = the image as it is
                 ):
         super().__init__()
@@ -122,6 +121,7 @@ def make_unet(
     if size % halvings:
         raise ValueError(f"images of {size} x {size} cannot be halved through {len(width)} levels after a "
                          f"pixel-unshuffle of {factor}: {size} is not divisible by {halvings}")
+    from diffusers import UNet2DModel         # takes two seconds, and much of lmd needs no network
     kinds = ['Attn' if i in attention else '' for i in range(len(width))]
     return UNet(UNet2DModel(
         sample_size=size//factor, in_channels=channels*factor**2, out_channels=channels*factor**2,
@@ -132,6 +132,7 @@ def make_unet(
 # %% ../nbs/12_diffusion.ipynb #save-diffusers-index
 def _save_diffusers_index(folder):
     "Write the files by which `diffusers` opens the folder as a pipeline"
+    from diffusers import DDPMScheduler
     DDPMScheduler(clip_sample=False).save_pretrained(folder/'scheduler')
     index = {'_class_name': 'DDPMPipeline', 'unet': ['diffusers', 'UNet2DModel'],
              'scheduler': ['diffusers', 'DDPMScheduler']}
@@ -148,7 +149,7 @@ def save_checkpoint(
 ):
     "Write `unet/` in half precision, `lmd.json` and the card, and `diffusers`' index where it holds"
     network = denoiser.network
-    half = UNet2DModel.from_config(network.unet.config, dropout=0.)
+    half = type(network.unet).from_config(network.unet.config, dropout=0.)
     half.load_state_dict(network.unet.state_dict())
     about = dict(schedule=schedule, prediction=denoiser.prediction, size=denoiser.size,
                  channels=denoiser.channels, factor=network.factor, **provenance)
@@ -206,6 +207,7 @@ def _unet_config(folder):
 @cache        # models are often loaded several times, and this takes a quarter of a second
 def _output_size(config): # JSON of a U-Net's
     "What becomes of the height and width of its images; a network without weights tells"
+    from diffusers import UNet2DModel
     config = json.loads(config)
     c, s = config.get('in_channels', 3), config['sample_size']
     with torch.device('meta'), torch.no_grad():
@@ -221,6 +223,7 @@ def _load_unet(folder):
     s = config['sample_size']
     try:
         weights = {k: v for path in _weight_files(folder) for k, v in load_weights(path).items()}
+        from diffusers import UNet2DModel
         with torch.device('meta'): unet = UNet2DModel.from_config(config)
         if (out := _output_size(json.dumps(config))) != (s, s):
             raise ValueError(f"images of {s} x {s} become {out}")

@@ -11,7 +11,6 @@ import os, warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import lpips
 import torch
 from fastcore.basics import patch
 from torch import nn
@@ -32,6 +31,7 @@ def lpips_network(
     weights: str | os.PathLike,  # file with AlexNet's convolutions, named as by torchvision
 ) -> nn.Module:                  # the network of the `lpips` package, frozen, in evaluation mode
     "LPIPS v0.1 on AlexNet; raises FileNotFoundError, or ValueError if the file does not hold AlexNet."
+    import lpips                              # two seconds, and a score by MSE needs none of it
     with torch.device('meta'), warnings.catch_warnings(action='ignore'):  # no memory yet, no random weights
         network = lpips.LPIPS(net='alex', pretrained=False, pnet_rand=True, verbose=False)
     network.scaling_layer = lpips.ScalingLayer()
@@ -99,7 +99,8 @@ class LPIPS:
         self.weights = weights_md5(self.network.state_dict())
 
     def _features(self, images):
-        return tuple(lpips.normalize_tensor(layer) for layer in alexnet_layers(self.network, images))
+        from lpips import normalize_tensor
+        return tuple(normalize_tensor(layer) for layer in alexnet_layers(self.network, images))
 
     def prepare(self,
         x: torch.Tensor,

@@ -14,7 +14,6 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models.vgg import cfgs, make_layers
 
 from .checkpoints import load_weights
 from .weights import read_weights, weights_md5
@@ -47,6 +46,7 @@ def _opened(network, name, path, download):
 class VGG16(nn.Module):
     "The convolutions of torchvision's VGG16"
     def __init__(self):
+        from torchvision.models.vgg import cfgs, make_layers
         super().__init__()
         self.features = make_layers(cfgs['D'])[:-1]              # without the last pooling
 

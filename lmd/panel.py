@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOGGED', 'panel_columns', 'PanelZ', 'PanelSetting', 'Panel', 'read_panel', 'panel_quantities', 'linear_quantities',
-           'panel_groups', 'choose_panel', 'member_nfe', 'read_panel_study', 'calibrate_panel', 'panel_cost']
+           'panel_groups', 'choose_panel', 'member_nfe', 'read_panel_study', 'calibrate_panel', 'calibrate_files',
+           'panel_cost']
 
 # %% ../nbs/34_panel.ipynb #imports
 import json
@@ -23,7 +24,7 @@ from .evaluation import roc_auc
 from .settings import AnySetting, make_setting, Setting
 from .outliers import source_name
 from .combination import absolute_and_relative, Combination, FLOOR, log_quantity, measurements
-from .calibration import _check_place, _warn_of_repeated, CalibratedDetector
+from .calibration import _check_place, _warn_of_repeated, calibrate_scores, CalibratedDetector
 
 # %% ../nbs/34_panel.ipynb #one
 LOGGED = ('lmd', 'features', 'repairing', 'super-resolution') # methods that measure distances, at least 0
@@ -388,6 +389,19 @@ def calibrate_panel(
     made = CalibratedDetector(None, combination, identity, seed).calibrate_measured(measured)
     made.save(out)
     return made
+
+# %% ../nbs/34_panel.ipynb #calibrate-files
+def calibrate_files(
+    files: list, # score files of in-domain images that the model was not trained on
+    out: str|Path, # the calibration to write: `out`.json and `out`.safetensors
+    quantities: tuple=(), # what is combined; () = what speaks for each method
+    seed: int=0, # of which half fits and which calibrates
+) -> CalibratedDetector: # calibrated, without a network
+    "Calibrate one score file, or several as a panel; raises as `calibrate_scores` and `calibrate_panel`"
+    files = list(files)
+    alone = len(files) == 1 and read_metadata(files[0]).get('method') != 'panel'
+    if alone: return calibrate_scores(files[0], out, quantities, seed)
+    return calibrate_panel(files, out, quantities, seed=seed)
 
 # %% ../nbs/34_panel.ipynb #cost
 def panel_cost(

@@ -15,8 +15,6 @@ from time import perf_counter
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers.optimization import get_cosine_schedule_with_warmup
-from diffusers.training_utils import EMAModel
 from fastcore.basics import patch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -56,6 +54,8 @@ class Run:
                  data=None # `Images`, or what the run is trained on in texts, such as {'images': md5}
                 ):
         "Takes up the state in the folder; raises `ValueError` if it is of other settings or data, or damaged"
+        from diffusers.optimization import get_cosine_schedule_with_warmup     # these take two seconds
+        from diffusers.training_utils import EMAModel
         self.folder, self.settings, self.network, self.optimizer = Path(folder), settings, network, optimizer
         self.data, self.stamp = _data(data), None
         self.ema = EMAModel(network.parameters(), decay=ema)

@@ -10,9 +10,7 @@ __all__ = ['schedules', 'schedulers', 'Schedule', 'VPLinear', 'SubVP', 'VPCosine
 import math
 from pathlib import Path
 
-import diffusers
 import torch
-from diffusers import DDPMScheduler
 
 from .checkpoints import read_json
 
@@ -166,6 +164,7 @@ def schedule_from_diffusers(
     path: Path # a diffusers scheduler_config.json
 ) -> tuple: # schedule; prediction type, 'eps', 'x0', 'v' or 'score'
     "The noise schedule of a diffusers model; raises `ValueError` where it is not one that was tested"
+    import diffusers                                       # takes two seconds
     config = read_json(path)
     config.pop('_use_default_values', None)                # diffusers would take its own numbers for these
     name = config.get('_class_name')

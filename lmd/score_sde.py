@@ -13,7 +13,6 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DModel
 from fastcore.basics import patch
 from torch import nn
 
@@ -280,6 +279,7 @@ def _attends(c): return [c.image_size >> i in c.attn_resolutions for i in range(
 
 def _make_ddpm(c):
     "diffusers' U-Net with the layers of score_sde's DDPM"
+    from diffusers import UNet2DModel
     kinds = ['Attn' if attends else '' for attends in _attends(c)]
     return UNet2DModel(
         sample_size=c.image_size, in_channels=c.num_channels, out_channels=c.num_channels,

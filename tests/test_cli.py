@@ -526,3 +526,17 @@ def test_two_processes_fetch_one_set(process, place):
     runs = [process("data", "fetch", "letters", "--root", "shared") for _ in range(2)]
     for run in runs: assert run.wait(timeout=120) == 0, run.communicate()
     assert len(load("letters", root=place / "shared")) == 396
+
+
+def test_a_panel_of_score_files(lmd, place, model):
+    "Scores of two methods become one detector, which judges pictures by itself"
+    files = []
+    for name, more in (("lmd", ()), ("msma", ("--set", "fit=160", "--set", "levels=2"))):
+        setting = QUICKLY if name == "lmd" else ("--method", name, "--device", "cpu")
+        files.append(f"panel/{name}.parquet")
+        lmd("score", "digits:val", "--model", model, *setting, *more, "--out", files[-1])
+    said = lmd("calibrate", *files, "--out", "panel/both").stdout
+    assert "lmd:ssim" in said and "msma:msma" in said and "calibrated on 100 images" in said
+    got = lmd("detect", "./pictures", "--model", model, "--calibration", "panel/both", "--device", "cpu")
+    assert len(got.stdout.splitlines()) == 5
+    assert "differ" in message(lmd("calibrate", files[0], "changed.parquet", "--out", "panel/no", code=1))
