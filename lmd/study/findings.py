@@ -69,6 +69,7 @@ def variant_findings(
     least: float=-np.inf, # the claim: the difference is at least this
     most: float=np.inf, # the claim: the difference is at most this
     pairs: list|None=None, # the pairs that the claim is about; None: all
+    below: bool=False, # the claim is about a reference that lies below chance, not above
 ) -> list[dict]: # one `finding` a pair
     "Test a claim about a difference on every pair; raises ValueError on an unknown variant, or as `verdict`."
     lines = table[table[kind] == variant]
@@ -81,8 +82,9 @@ def variant_findings(
         names = {'difference': 'difference', 'low': 'difference low', 'high': 'difference high'}
         estimate = {name: line[column] for name, column in names.items()}
         same = table[table['in-domain'].eq(pair[0]) & table['out-of-domain'].eq(pair[1])]
-        found = finding(claim, ' vs '.join(pair), estimate, least, most, reference=_reference_of(same))
-        findings.append(found)
+        reference = _reference_of(same)
+        if below and reference: reference = {'low': 1 - reference['high'], 'high': 1 - reference['low']}
+        findings.append(finding(claim, ' vs '.join(pair), estimate, least, most, reference=reference))
     return findings
 
 # %% ../../nbs/study/04_findings.ipynb #against-chance
