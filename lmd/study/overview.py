@@ -13,15 +13,17 @@ import pandas as pd
 # %% ../../nbs/study/19_overview.ipynb #best-other-method
 def best_other_method(
     every: pd.DataFrame, # of reports/relatives/all.csv
-) -> pd.DataFrame: # in-domain, out-of-domain, paper, LMD, calibrated, best other method, which
-    "LMD beside the best other method on every pair, and the averages."
+    panels: pd.DataFrame, # of reports/detector/pairs.csv
+) -> pd.DataFrame: # in-domain, out-of-domain, paper, LMD, calibrated, panel, best other method, which
+    "LMD and the default panel beside the best other method on every pair, and the averages."
     pair = ['in-domain', 'out-of-domain']
     areas = every.pivot(index=pair, columns='method', values='ROC-AUC')
     areas = areas.reindex(every.set_index(pair).index.unique())
     others = areas.loc[:, [not name.startswith('LMD') for name in areas]].dropna(axis=1)
     paper = every[every['method'] == 'LMD'].set_index(pair)['paper']
     table = pd.DataFrame({'paper': paper, 'LMD': areas['LMD'], 'calibrated': areas['LMD, calibrated']})
-    table = table.reindex(areas.index)
+    panel = panels[panels['detector'] == 'default panel'].set_index(pair)['ROC-AUC']
+    table = table.assign(panel=panel).reindex(areas.index)
     averages, means = table.mean(skipna=False), others.mean()
     table['best other method'], table['which'] = others.max(axis=1), others.idxmax(axis=1)
     last = {'in-domain': 'average', 'out-of-domain': f'of {len(table)} pairs', **averages}
