@@ -306,8 +306,8 @@ def calibrate_command(scores, out, quantities, seed):
 
     Several files of `lmd score`, by several methods, become one detector: a panel."""
     from lmd.files import read_metadata
-    from lmd.panel import calibrate_files
-    detector = calibrate_files(scores, out, quantities, seed)
+    from lmd.panel import calibrate_panel
+    detector = calibrate_panel(scores, out, quantities, seed=seed)
     for warning in {read_metadata(path).get('warning') for path in scores} - {None}: _tell(warning)
     n = len(detector.calibration)
     click.echo(f"{out}: {', '.join(detector.combination.quantities)}; calibrated on {n} images, "

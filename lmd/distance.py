@@ -99,8 +99,7 @@ class LPIPS:
         self.weights = weights_md5(self.network.state_dict())
 
     def _features(self, images):
-        from lpips import normalize_tensor
-        return tuple(normalize_tensor(layer) for layer in alexnet_layers(self.network, images))
+        return tuple(h/(h.norm(dim=1, keepdim=True) + 1e-10) for h in alexnet_layers(self.network, images))
 
     def prepare(self,
         x: torch.Tensor,

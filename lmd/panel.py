@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOGGED', 'panel_columns', 'PanelZ', 'PanelSetting', 'Panel', 'read_panel', 'panel_quantities', 'linear_quantities',
-           'panel_groups', 'choose_panel', 'member_nfe', 'read_panel_study', 'calibrate_panel', 'calibrate_files',
-           'panel_cost']
+           'panel_groups', 'choose_panel', 'member_nfe', 'read_panel_study', 'calibrate_panel', 'panel_cost']
 
 # %% ../nbs/34_panel.ipynb #imports
 import json
@@ -369,7 +368,7 @@ def _needed(members, quantities):
 
 # %% ../nbs/34_panel.ipynb #calibrate-panel
 def calibrate_panel(
-    files: list, # score files of in-domain images that the model was not trained on, one a member
+    files: list, # score files of in-domain images that the model was not trained on; of LMD alone: no panel
     out: str|Path, # the calibration to write: `out`.json and `out`.safetensors
     quantities: tuple=(), # 'member:column'; () = what speaks for each member, see `panel_quantities`
     combine: str='upper', # see `PanelZ`
@@ -378,6 +377,8 @@ def calibrate_panel(
 ) -> CalibratedDetector: # calibrated, without a network
     "Calibrate several score files as one detector; raises ValueError as `read_panel`, `PanelZ` and `fit`"
     _check_place(out)
+    if len(files) == 1 and not isinstance(files, dict) and read_metadata(files[0]).get('method') != 'panel':
+        return calibrate_scores(files[0], out, quantities, seed)
     named = files if isinstance(files, dict) else _named(files)
     measured, index, members, weights = read_panel(named)
     _warn_of_repeated(max(read_metadata(path).get('repeated') or 0 for path in named.values()), len(index))
@@ -389,19 +390,6 @@ def calibrate_panel(
     made = CalibratedDetector(None, combination, identity, seed).calibrate_measured(measured)
     made.save(out)
     return made
-
-# %% ../nbs/34_panel.ipynb #calibrate-files
-def calibrate_files(
-    files: list, # score files of in-domain images that the model was not trained on
-    out: str|Path, # the calibration to write: `out`.json and `out`.safetensors
-    quantities: tuple=(), # what is combined; () = what speaks for each method
-    seed: int=0, # of which half fits and which calibrates
-) -> CalibratedDetector: # calibrated, without a network
-    "Calibrate one score file, or several as a panel; raises as `calibrate_scores` and `calibrate_panel`"
-    files = list(files)
-    alone = len(files) == 1 and read_metadata(files[0]).get('method') != 'panel'
-    if alone: return calibrate_scores(files[0], out, quantities, seed)
-    return calibrate_panel(files, out, quantities, seed=seed)
 
 # %% ../nbs/34_panel.ipynb #cost
 def panel_cost(

@@ -21,7 +21,7 @@ from .detection import read_trials
 from .paper_values import best_paper_value
 
 # %% ../../nbs/study/22_panel_study.ipynb #choose-panels
-FOLDERS = {'lmd': ('default', 'outliers'), 'panel': 'panel'} # member -> its setting, or two: of sets, of outliers
+FOLDERS = {'lmd': ('default', 'outliers'), 'panel': 'panel'} # member -> setting, or of sets and outliers
 
 def choose_panels(
     scores: str|Path, # folder of the scores
