@@ -539,4 +539,5 @@ def test_a_panel_of_score_files(lmd, place, model):
     assert "lmd:ssim" in said and "msma:msma" in said and "calibrated on 100 images" in said
     got = lmd("detect", "./pictures", "--model", model, "--calibration", "panel/both", "--device", "cpu")
     assert len(got.stdout.splitlines()) == 5
-    assert "differ" in message(lmd("calibrate", files[0], "changed.parquet", "--out", "panel/no", code=1))
+    lmd("score", "digits", "--model", model, *QUICKLY, "--out", "panel/test.parquet")
+    assert "differ" in message(lmd("calibrate", files[0], "panel/test.parquet", "--out", "panel/no", code=1))
