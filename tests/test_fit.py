@@ -96,7 +96,7 @@ def test_done_once(lmd, place, detector):
 @pytest.mark.slow
 def test_stopped_and_resumed(lmd, place, process):
     "Stopped in the training and in the scoring, it comes to the same detector"
-    more = "--set", "steps=200", "--seed", "3"
+    more = "--set", "steps=300", "--seed", "3"
     lmd("fit", "plain", "--out", "detectors/whole", *OPTIONS, *more, "--work", "whole")
     command = "fit", "plain", "--out", "detectors/parts", *OPTIONS, *more, "--work", "parts"
     run = process(*command)
