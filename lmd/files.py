@@ -8,7 +8,7 @@ __all__ = ['MARKS', 'OURS', 'COMPACT', 'check_target', 'full_disk', 'replace_fil
            'write_table', 'read_metadata', 'read_scores', 'file_md5', 'folder_md5', 'download', 'RemoteFile', 'obtain']
 
 # %% ../nbs/02_files.ipynb #imports
-import errno, hashlib, http.client, json, logging, os, shutil, socket, stat, sys, tarfile, tempfile
+import errno, hashlib, http.client, json, logging, os, shutil, socket, stat, tarfile, tempfile
 import urllib.request, zipfile
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
