@@ -63,12 +63,13 @@ def localise_command(source, model, setting, out, n, split, params, root, device
 def _choices(command):
     "What `lmd study sensitivity` tries"
     for option in (
-        click.option('--chains', multiple=True, type=int, default=(1, 4, 8), show_default=True,
+        click.option('--images-only', is_flag=True, help='Leave the pixels of pasted defects out.'),
+        click.option('--chains', multiple=True, type=int, default=(1, 4), show_default=True,
                      help='Numbers of chains; give all of them.'),
-        click.option('--block', 'blocks', multiple=True, type=int, default=(1, 4, 8, 32), show_default=True,
-                     help='Sides of blocks in pixels; give all of them.'),
+        click.option('--block', 'blocks', multiple=True, type=int, default=(1, 2, 4, 8, 32),
+                     show_default=True, help='Sides of blocks in pixels; give all of them.'),
         click.option('--band', 'bands', multiple=True, type=float, show_default=True,
-                     default=(.02, .04, .15, .52, 1.5, 2.9, 4.7, 9.4),
+                     default=(.02, .04, .15, .52, 1.5, 2.9, 4.7, 5.8, 9.4),
                      help='sigma/alpha where windows may begin and end; give all of them.')):
         command = option(command)
     return command
@@ -80,15 +81,16 @@ def _choices(command):
 @_study_options('outside', 'out', 'n')
 @_choices
 @shared_options('params', 'root', 'device', 'batch')
-def sensitivity_command(source, outside, model, setting, out, n, bands, blocks, chains, params, root, device,
-                        batch):
+def sensitivity_command(source, outside, model, setting, out, n, bands, blocks, chains, images_only, params,
+                        root, device, batch):
     """Write KLIP's ROC-AUC for every window, block and number of chains.
 
-    SOURCE, the model's own set, against others, and against its own images with pasted defects, by pixel."""
+    SOURCE, the model's own set, against others, and against its own images with pasted defects, by pixel.
+    With SET:val and outliers made from it, a choice can be made without any test image."""
     from lmd.settings import load_params
     from lmd.study.klip_study import write_sensitivity
     settings = load_params('settings', setting, params)
-    tried = bands, blocks, chains
+    tried = bands, blocks, chains, not images_only
     table = write_sensitivity(source, outside, model, settings, out, n, *tried, root, device, batch)
     click.echo(table.to_string(float_format='%.3f'))
 

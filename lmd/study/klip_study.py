@@ -20,11 +20,11 @@ from ..files import csv_compression, replace_files
 from ..data import load, random_indices, to_model, to_uint8
 from ..sources import HEALTHY, phantoms, SICK
 from ..detector import LMD
-from ..evaluation import auc_interval, roc_auc
+from ..evaluation import auc_interval, compare, roc_auc
 from ..settings import Setting
 from ..outliers import load_split, parse_source
 from ..maps import anomaly_map, smoothed
-from ..methods.klip import block_map, block_sums, KLIP, KLIPSetting
+from ..methods.klip import block_map, block_sums, KLIP, KLIPSetting, released_setting
 from .localisation import (
     defects, image_aucs, pasted_defects, pixel_auc, region_overlap, some_images, with_interval,
     write_table_and_examples)
@@ -44,6 +44,16 @@ def _of(divergence, window, k):
     "(N, chains, bands, S, S) -> (N, S, S) of one window, the mean of the first k chains"
     return divergence[:, :k, window[0]:window[1]].sum(2).mean(1)
 
+# %% ../../nbs/study/10_klip_study.ipynb #largest
+def _largest(found, window, block, k): # name -> (N,) the largest block of each image
+    return {name: block_sums(_of(d, window, k), block).flatten(1).amax(1).numpy()
+            for name, d in found.items()}
+
+def _place(bands, fixed): # of the window low, high, block, chains: as `_variants` has them
+    missing = [b for b in fixed[:2] if b not in bands]
+    if missing: raise ValueError(f'the fixed window ends at {missing[0]:g}, which is not among {bands}')
+    return tuple(bands.index(b) for b in fixed[:2]), *fixed[2:]
+
 # %% ../../nbs/study/10_klip_study.ipynb #sensitivity
 def sensitivity(
     detector: KLIP, # has at least as many chains as are tried
@@ -52,19 +62,23 @@ def sensitivity(
     bands: tuple, # sigma/alpha at which windows may begin and end, ascending, within the run
     blocks: tuple, # sides of blocks in pixels; that of the image for the mean
     chains: tuple, # numbers of chains
-) -> pd.DataFrame: # outside, window low, window high, block, chains, ROC-AUC, low, high
+    fixed: tuple|None=None, # window low, high, block, chains: the choice that others are compared with
+) -> pd.DataFrame: # outside, window low, window high, block, chains, ROC-AUC, low, high, those of the change
     "ROC-AUC of the largest block for every choice; raises ValueError on those that the run does not have"
     variants, found, rows = _variants(detector, bands, blocks, chains), {}, []
+    own = None if fixed is None else _place(bands, fixed)
     for name, (x, index) in tqdm({None: inside, **outside}.items(), desc='sensitivity', unit='set'):
         found[name] = detector.collect(x, index, bands)[0]
+    names = ['outside', 'window low', 'window high', 'block', 'chains', 'ROC-AUC', 'low', 'high']
     for window, block, k in variants:
-        scores = {name: block_sums(_of(d, window, k), block).flatten(1).amax(1).numpy()
-                  for name, d in found.items()}
+        scores, first = _largest(found, window, block, k), own and _largest(found, *own)
         for name in outside:
             pair = scores[None], scores[name]
-            rows.append((name, *(bands[i] for i in window), block, k, roc_auc(*pair), *auc_interval(*pair)))
-    names = ['outside', 'window low', 'window high', 'block', 'chains', 'ROC-AUC', 'low', 'high']
-    return pd.DataFrame(rows, columns=names)
+            row = name, *(bands[i] for i in window), block, k, roc_auc(*pair), *auc_interval(*pair)
+            change = compare((first[None], first[name]), pair) if own else {}
+            rows.append(dict(zip(names, row)) | {f'difference {k}'.removesuffix(' difference'): v
+                                                 for k, v in change.items()})
+    return pd.DataFrame(rows)
 
 # %% ../../nbs/study/10_klip_study.ipynb #map-scores
 map_scores = {'pixel ROC-AUC': pixel_auc, 'region overlap': region_overlap} # of (maps, where)
@@ -198,29 +212,44 @@ def klip_detector(
         raise ValueError(f'a setting of the method {settings.method} is not one of the method klip')
     return replace(settings, **changes).detector(model, device, batch)
 
+# %% ../../nbs/study/10_klip_study.ipynb #authors-choice
+def _authors_choice(detector, bands, blocks, chains):
+    "The released choice for whole images, at the most chains; None where it is not among what is tried"
+    released = released_setting('chaos_song_dataset', detector.size)
+    there = set(released['window']) <= set(bands) and released['block'] in blocks
+    return (*released['window'], released['block'], max(chains)) if there else None
+
+def _tables(detector, inside, outside, tried, pixels):
+    "Of images, and of pixels where wanted"
+    fixed = _authors_choice(detector, *tried)
+    parts = [sensitivity(detector, inside, outside, *tried, fixed).assign(what='image')]
+    if pixels:
+        x = inside[0].numpy()
+        found = localisation_sensitivity(detector, x, np.arange(len(x)), *tried).assign(what='pixel')
+        parts.append(found.rename(columns={'pixel ROC-AUC': 'ROC-AUC', 'defect': 'outside'}))
+    return pd.concat(parts, ignore_index=True)
+
 # %% ../../nbs/study/10_klip_study.ipynb #write-sensitivity
 def write_sensitivity(
-    source: str, # in-domain set
-    outside: list, # names of out-of-domain sets
+    source: str, # in-domain set, SET or SET:SPLIT
+    outside: list, # out-of-domain sets, SET or SET:SPLIT:OUTLIERS
     model: str|Path, # checkpoint folder
     settings: KLIPSetting, # with as many chains, and as wide a window, as are tried
     out: str|Path, # folder of table.csv.gz
     n: int=200, # images of each set: seeded random ones
-    bands: tuple=(.02, .04, .15, .5, 1.5, 3.), # sigma/alpha where windows may begin and end
-    blocks: tuple=(1, 4, 8, 32), # sides of blocks in pixels
-    chains: tuple=(1, 4, 8), # numbers of chains
+    bands: tuple=(.02, .04, .15, .52, 1.5, 2.9, 4.7, 5.8, 9.4), # sigma/alpha where windows may begin and end
+    blocks: tuple=(1, 2, 4, 8, 32), # sides of blocks in pixels
+    chains: tuple=(1, 4), # numbers of chains
+    pixels: bool=True, # also paste defects into in-domain images and try to find their pixels
     root: str|Path='data', # folder of the data sets
     device: str='cpu', # 'cpu' or 'cuda'
     batch: int=250, # (image, chain) pairs per network evaluation
 ) -> pd.DataFrame: # least, median and highest ROC-AUC of each set and defect
     "Try windows, blocks and chains on images and on pixels; raises ValueError as `sensitivity`."
-    detector = klip_detector(settings, model, device, batch)
-    inside, *others = (some_images(load(name, root=root), n, detector) for name in (source, *outside))
-    tried, x = [tuple(sorted(set(values))) for values in (bands, blocks, chains)], inside[0].numpy()
-    images = sensitivity(detector, inside, dict(zip(outside, others)), *tried).assign(what='image')
-    pixels = localisation_sensitivity(detector, x, np.arange(len(x)), *tried).assign(what='pixel')
-    pixels = pixels.rename(columns={'pixel ROC-AUC': 'ROC-AUC', 'defect': 'outside'})
-    table = pd.concat([images, pixels], ignore_index=True).assign(model=Path(model).name, n=len(x))
+    detector, given = klip_detector(settings, model, device, batch), (source, *outside)
+    inside, *others = (some_images(load_split(*parse_source(s), root=root), n, detector) for s in given)
+    tried, others = [tuple(sorted(set(v))) for v in (bands, blocks, chains)], dict(zip(outside, others))
+    table = _tables(detector, inside, others, tried, pixels).assign(model=Path(model).name, n=len(inside[0]))
     path, style = Path(out)/'table.csv.gz', dict(index=False, float_format='%.4g')
     replace_files({path: lambda p: table.to_csv(p, compression=csv_compression(path), **style)})
     return table.groupby(['what', 'outside'])['ROC-AUC'].agg(['min', 'median', 'max'])
