@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Study', 'study', 'localise_command', 'sensitivity_command', 'compare_maps_command', 'tomography_command',
-           'frontier_command', 'outlier_aware_command', 'bench_command', 'million_command', 'page_command',
-           'plan_command']
+           'frontier_command', 'recipes_command', 'outlier_aware_command', 'bench_command', 'million_command',
+           'page_command', 'plan_command']
 
 # %% ../../nbs/study/15_cli.ipynb #imports
 import click
@@ -150,6 +150,33 @@ def frontier_command(source, model, setting, outside, out, n, scores, most, para
     from lmd.study.frontier import write_frontier
     settings = load_params('settings', setting, params)
     _show(write_frontier(source, model, settings, out, outside, n, scores, most, root, device, batch))
+
+# %% ../../nbs/study/15_cli.ipynb #recipes-command
+@study.command('recipes')
+@click.argument('source')
+@shared_options('model', 'setting')
+@_study_options('outside', 'out')
+@click.option('--kind', 'kinds', multiple=True, default=('shuffle', 'letter'), show_default=True,
+              help='Of outliers made from validation images; may be given several times.')
+@click.option('--seeds', default=3, type=click.IntRange(1), show_default=True,
+              help='Trainings of each recipe.')
+@click.option('--steps', default=1500, type=click.IntRange(1), show_default=True,
+              help='Of each training.')
+@click.option('-n', default=250, type=click.IntRange(20), show_default=True,
+              help='Most images of each set.')
+@click.option('--work', default='runs/recipes', type=Target(folder=True),
+              help='Folder of networks and scores.')
+@shared_options('params', 'root', 'device')
+def recipes_command(source, model, setting, outside, out, kinds, n, params, **options):
+    """Train the network of --model again by several recipes and seeds, and write what each gains.
+
+    Stop it at any time: the same command goes on where it was."""
+    from dataclasses import replace
+    from lmd.settings import load_params
+    from lmd.study.recipe_study import recipe_table, SETTINGS, write_recipes
+    names = {**{name: name for name in SETTINGS}, 'recipes': setting}
+    settings = {key: replace(load_params('settings', name, params), n=n) for key, name in names.items()}
+    _show(recipe_table(write_recipes(source, model, settings, out, outside, kinds, **options)))
 
 # %% ../../nbs/study/15_cli.ipynb #outlier-aware-options
 def _oal_options(command):
