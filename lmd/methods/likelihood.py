@@ -109,7 +109,7 @@ def log_density(
     start = schedule.first_time**.5
     if steps:
         h = (1 - start)/steps*(1 + 1e-12)   # a hair more, or rounding would add a tiny last step
-        options = dict(first_step=h, max_step=h, rtol=1, atol=np.inf)
+        options = dict(first_step=min(h, 1 - start), max_step=h, rtol=1, atol=np.inf)
     else: options = dict(rtol=tolerance, atol=tolerance)
     slope = _flow_slope(denoiser, x, probes)
     y0 = np.concatenate([x.detach().flatten(1).double().cpu().numpy(), np.zeros((len(x), K))], 1)
