@@ -384,7 +384,8 @@ def plot_windows(
 ) -> Figure: # windows at the setting's block and chains; blocks and chains in its window
     "ROC-AUC by KLIP's choices."
     images = study[study['what'] == 'image']
-    fig, axes = plt.subplots(1, 2, figsize=(9.2, 4.2), width_ratios=[1.3, 1])
+    size = 9.2, max(4.2, .19*images['window'].nunique())
+    fig, axes = plt.subplots(1, 2, figsize=size, width_ratios=[1.3, 1])
     _draw_windows(axes[0], images[images['block'].eq(block) & images['chains'].eq(chains)])
     axes[0].set_title(f'block {block}, {chains} chains')
     _draw_chains(axes[1], images[images['window low'].eq(window[0]) & images['window high'].eq(window[1])])
