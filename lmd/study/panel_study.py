@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FOLDERS', 'choose_panels', 'scored_pairs', 'chosen_table', 'calibrated_panels', 'panel_pairs', 'lmd_pairs',
-           'beside_paper', 'panel_coverage', 'outlier_ranks']
+           'beside_paper', 'panel_coverage', 'outlier_ranks', 'telling_kinds']
 
 # %% ../../nbs/study/22_panel_study.ipynb #imports
 from pathlib import Path
@@ -174,3 +174,15 @@ def outlier_ranks(
         lines.append({'in-domain': model, 'out-of-domain': outside, 'groups': len(groups),
                       **{kind: ranks[kind] for kind in kinds}, 'mean of the kinds': ranks['mean']})
     return pd.DataFrame(lines)
+
+# %% ../../nbs/study/22_panel_study.ipynb #telling-kinds
+def telling_kinds(
+    ranks: pd.DataFrame, # of `outlier_ranks`
+    model: str, # whose panels are to be chosen; its own pairs do not count
+    kinds: list, # of outliers made from validation images
+) -> list: # half of the kinds, rounded up; all where there is no pair of another model
+    "The kinds that mislead least on the pairs of other models."
+    others = ranks.loc[ranks['in-domain'] != model, kinds]
+    if others.empty: return list(kinds)
+    best = others.min().sort_values(ascending=False, kind='stable').index[:(len(kinds) + 1)//2]
+    return [kind for kind in kinds if kind in best]
