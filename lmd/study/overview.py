@@ -33,16 +33,18 @@ def best_other_method(
 # %% ../../nbs/study/19_overview.ipynb #loss-sentence
 def _on(lines): return ', '.join(f"{r['model']} vs {r['out-of-domain']}" for r in lines.to_dict('records'))
 
-def _loss(reports, margin):
+def _loss(reports):
     "What a hundredth of the evaluations loses"
     every = pd.read_csv(Path(reports)/'fidelity/all.csv')
     lpips = every[every['distance'] == 'LPIPS']
-    d, excluded, shown = lpips['difference'], lpips['low'] > -margin, lpips[lpips['high'] < 0]
+    d, excluded, shown = lpips['difference'], lpips['low'] > -lpips['margin'], lpips[lpips['high'] < 0]
+    margins = ' to '.join(f'{m:.3f}' for m in (lpips['margin'].min(), lpips['margin'].max()))
     loses = f'on {_on(shown)} a loss is shown' if len(shown) else 'on none a loss is shown'
     share = f"{lpips['reference_nfe'].iloc[0]/lpips['cheap_nfe'].iloc[0]:.0f}"
     return (f'**With one evaluation in {share}** the ROC-AUC by LPIPS changes by {d.min():+.3f} to '
             f'{d.max():+.3f}, by {d.mean():+.3f} on average, over {len(lpips)} pairs of model and set. '
-            f'On {excluded.sum()} of them a loss of more than {margin:g} is excluded; {loses} '
+            f'On {excluded.sum()} of them a loss beyond the margin that so many images can show, {margins}, '
+            f'is excluded; {loses} '
             '([fidelity](../reports/fidelity/fidelity.ipynb)).')
 
 # %% ../../nbs/study/19_overview.ipynb #cost-sentence
@@ -72,9 +74,8 @@ def _failures(reports, least):
 # %% ../../nbs/study/19_overview.ipynb #overview-sentences
 def overview_sentences(
     reports: str|Path, # folder of the pages
-    margin: float=.003, # in ROC-AUC: a larger loss is excluded or not
     least: float=.9, # a ROC-AUC below this is called a failure
 ) -> str: # Markdown, three items; links lead from a folder beside `reports`
     "What a cheap setting loses, what an image costs and where the detector fails."
-    sentences = _loss(reports, margin), _cost(reports), _failures(reports, least)
+    sentences = _loss(reports), _cost(reports), _failures(reports, least)
     return '\n'.join(f'- {text}' for text in sentences)
