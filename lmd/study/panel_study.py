@@ -7,6 +7,7 @@ __all__ = ['FOLDERS', 'choose_panels', 'scored_pairs', 'chosen_table', 'calibrat
            'beside_paper', 'panel_coverage', 'outlier_ranks', 'telling_kinds']
 
 # %% ../../nbs/study/22_panel_study.ipynb #imports
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -133,22 +134,35 @@ def beside_paper(
     means = pd.DataFrame({name: part.drop(columns='by').mean() for name, part in parts.items()})
     return wide.reset_index(), means.rename_axis('detector').reset_index()
 
+# %% ../../nbs/study/22_panel_study.ipynb #rates-of-validation
+def _validation_rates(panel, val, rates, splits=20, seed=0):
+    "Share of validation images flagged at each rate by a panel that is fitted and calibrated on others"
+    rng, flagged, n = np.random.default_rng(seed), [], len(next(iter(val.values())))
+    for _ in range(splits):
+        parts = np.array_split(rng.permutation(n), 3)
+        fit, known, x = ({q: d[rows] for q, d in val.items()} for rows in parts)
+        z = deepcopy(panel.combination).fit(fit)
+        p = conformal_p_values(z.score(known), z.score(x))
+        flagged.append([(p <= rate).mean() for rate in rates])
+    return np.mean(flagged, 0)
+
 # %% ../../nbs/study/22_panel_study.ipynb #panel-coverage
 def panel_coverage(
     scores: str|Path, # folder of the scores
     panels: dict, # of `calibrated_panels`
     rates: list, # false-positive rates asked for
-) -> pd.DataFrame: # a line a panel and rate: in-domain, detector, n, asked for, flagged, low, high
-    "Which share of in-domain test images the panels flag."
+) -> pd.DataFrame: # in-domain, detector, n, asked for, flagged, low, high, validation
+    "Which share of in-domain test images the panels flag, and of validation images held out."
     models, lines = dict.fromkeys(model for model, _ in panels), []
-    inside = {model: read_panel(_files(scores, model, model))[0] for model in models}
+    inside, val = ({m: read_panel(_files(scores, m, m + end))[0] for m in models} for end in ('', '-val'))
     for (model, name), panel in panels.items():
         known, x = panel.calibration_scores(), panel.combination.score(inside[model])
-        for rate in rates:
+        held = _validation_rates(panel, val[model], rates)
+        for rate, of_validation in zip(rates, held):
             low, high = rate_interval(len(known), len(x), rate)
             flagged = (conformal_p_values(known, x) <= rate).mean()
             lines.append({'in-domain': model, 'detector': name, 'n': len(x), 'asked for': rate,
-                          'flagged': flagged, 'low': low, 'high': high})
+                          'flagged': flagged, 'low': low, 'high': high, 'validation': of_validation})
     return pd.DataFrame(lines)
 
 # %% ../../nbs/study/22_panel_study.ipynb #outlier-ranks
