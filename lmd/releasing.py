@@ -23,6 +23,7 @@ from .inpainting import Inpaint, sample
 from .masking import Checkerboard
 from .plots import plot_loss, save_figure, set_style, show_images
 from .random import Randomness
+from .runs import speed_words
 from .training import Run, TrainSettings
 
 # %% ../nbs/22_releasing.ipynb #half-weights
@@ -102,6 +103,7 @@ def _card_rows(self: TrainSettings, run, denoiser):
     rate = ''.join(f', extended at step {step}' for step in run.past.get('extended', []))
     (before, *_), (last, loss, val_loss) = [(0,), *run.losses][-2:]
     batch = f'{self.accumulate} x {self.batch}' if self.accumulate > 1 else self.batch
+    speed = {'speed': speed_words(run.past['speed'])} if 'speed' in run.past else {}
     return {
         'network': f'diffusers UNet2DModel, {parameters:.2f} M parameters, '
                    f'behind a pixel-unshuffle of {self.factor}',
@@ -113,7 +115,7 @@ def _card_rows(self: TrainSettings, run, denoiser):
                     f'dropout {self.dropout}; '
                     f"{'bf16' if self.dtype == 'bf16' else 'float32'}; seed {self.seed}",
         'loss': f'{loss:.4f} on the training images (last {last - before} steps), '
-                f'{val_loss:.4f} on held-out validation images'}
+                f'{val_loss:.4f} on held-out validation images'} | speed
 
 # %% ../nbs/22_releasing.ipynb #draw-card
 def _draw_card(run, denoiser, folder):
