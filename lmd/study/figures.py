@@ -361,8 +361,8 @@ def _draw_windows(ax, images): # a row a window, a column a pair
     ax.set_xticklabels(grid.columns.str.replace(' vs ', '\nvs '), rotation=90, fontsize='x-small')
     ax.grid(False)
     for (i, j), v in np.ndenumerate(grid.to_numpy()):
-        color = 'w' if v < .6 else 'k'
-        ax.text(j, i, f'{v:.2f}', ha='center', va='center', fontsize='xx-small', color=color)
+        color, text = 'w' if v < .6 else 'k', '' if np.isnan(v) else f'{v:.2f}'
+        ax.text(j, i, text, ha='center', va='center', fontsize='xx-small', color=color)
     ax.figure.colorbar(shown, ax=ax, label='ROC-AUC', shrink=.8)
 
 def _draw_chains(ax, own): # a line a block, against the number of chains
