@@ -48,9 +48,7 @@ def _check_files(folder, files):
 def check_set(
     folder: Path, # root/<set>
 ) -> dict: # its meta.json
-    """Check a fetched set against its meta.json, and against data.dvc if that lies beside `root`.
-
-    Raises FileNotFoundError if the set is not there, and ValueError if it is damaged or another one."""
+    "Check a set's md5s; raises FileNotFoundError where it is absent, ValueError where it is damaged."
     if not (folder / "meta.json").exists():
         raise FileNotFoundError(f"{folder} is not there: run `lmd data fetch {folder.name}`")
     files = [folder / "meta.json", *sorted(folder.glob("*.npy"))]

@@ -331,9 +331,7 @@ def download(
     path: Path, # where the file is to be
     md5: str, # its official md5
 ) -> Path: # `path`
-    """Download a file, resuming at what `path`.part has.
-
-    Raises OSError if the connection fails, and ValueError (after removing the file) if the md5 differs."""
+    "Download a file, resuming at `path`.part; raises OSError, or ValueError where the md5 is another one."
     part = path.with_name(path.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
     have = part.stat().st_size if part.exists() else 0

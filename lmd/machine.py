@@ -14,14 +14,14 @@ from accelerate import PartialState
 
 # %% ../nbs/09_machine.ipynb #devices
 def _devices():
-    "Names of the devices that this machine has"
+    "Names of the devices that this machine has."
     gpus = [f'cuda:{i}' for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return ['cpu', *gpus, *(['mps'] if torch.backends.mps.is_available() else [])]
 
 def check_device(
     device: str|torch.device # as PyTorch names it: cpu, cuda, cuda:1, mps
 ) -> torch.device: # the same
-    "A device that networks can run on; raises `ValueError` if this machine has none of that name"
+    "A device that networks can run on; raises ValueError if this machine has none of that name."
     try:
         found = torch.device(device)
         if found.type not in ('cpu', 'cuda', 'mps', 'xpu'): raise RuntimeError
@@ -39,7 +39,7 @@ def join_processes(
     device: str|torch.device|None=None, # 'cpu' keeps a GPU out of it; None = what `accelerate` chooses
     seconds: float=60 # to wait for processes that were not started by `torchrun`
 ) -> PartialState: # of `accelerate`: this process, among how many, on which device
-    "Meet the other processes, if there are any; raises `ValueError` if they do not come"
+    "Meet the other processes, if there are any; raises ValueError if they do not come."
     cpu = device is not None and check_device(device).type == 'cpu'
     patient = 'TORCHELASTIC_RUN_ID' in os.environ
     wait = {} if patient else {'timeout': timedelta(seconds=seconds)}

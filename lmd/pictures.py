@@ -86,10 +86,12 @@ def _deep_colour(data, suffix, picture, raw):
     return upper * 256 + lower
 
 # %% ../nbs/03_pictures.ipynb #to-8-bits
-def _to_8_bits(levels, top, clear=None):
-    """Levels to 8 bits, those where `clear` is true white, and a note if fewer bits were used than there are.
-
-    `top`: the highest level, or None."""
+def _to_8_bits(
+    levels, # (H, W) or (H, W, C) whole numbers
+    top, # the highest level, if the file tells it; None = guess the number of bits
+    clear=None, # (H, W) bool: what is transparent, and becomes white
+): # uint8 levels of the same shape; a list with a note where fewer bits were used than the file has
+    "Levels of any number of bits to 8 bits."
     bits = next(b for b in (8, 10, 12, 14, 16, 24, 32) if levels.max() < 2**b)
     note = [f"of {bits} bits in a file of more"] if bits < 16 and not top else []
     top = top if top and top >= levels.max() else 2**bits - 1
@@ -214,7 +216,12 @@ class Found:
     left: dict[str, list[str]] = field(default_factory=dict) # what is not taken: kind -> names
     taken: dict[str, list[str]] = field(default_factory=dict) # what a reader should know of the pictures
 
-    def note(self, kind, name, taken=False):
+    def note(self,
+        kind, # of file, in words
+        name, # of the file
+        taken=False, # whether it is among the pictures all the same
+    ):
+        "Count a file under its kind."
         (self.taken if taken else self.left).setdefault(kind, []).append(printable(name))
 
     def __str__(self):

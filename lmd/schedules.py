@@ -141,23 +141,23 @@ schedulers = tuple(f'{name}Scheduler' for name in (
     'DEISMultistep', 'UniPCMultistep', 'EulerDiscrete', 'EulerAncestralDiscrete', 'HeunDiscrete',
     'KDPM2Discrete', 'KDPM2AncestralDiscrete', 'LMSDiscrete'))
 
-def _check_scheduler(path, config):
-    "Raise `ValueError` unless the scheduler is one of those that can be read"
+# %% ../nbs/11_schedules.ipynb #scheduler-fault
+def _scheduler_fault(config):
+    "Why a scheduler cannot be read, in words; an empty text where it can"
     name, steps = config.get('_class_name'), config.get('num_train_timesteps', 1000)
     predicts, betas = config.get('prediction_type') or 'epsilon', config.get('trained_betas')
-    wrong = (f"its class {name!r} is none of {', '.join(schedulers)}" if name not in schedulers else
-             f"its prediction_type {predicts!r} is none of epsilon, sample, v_prediction"
-             if predicts not in ('epsilon', 'sample', 'v_prediction') else
-             "it is one of flow matching (use_flow_sigmas)" if config.get('use_flow_sigmas') else
-             "its times are continuous" if config.get('timestep_type') == 'continuous' else
-             f"it has num_train_timesteps {steps!r}"
-             if type(steps) is not int or not 1 < steps <= 100_000 else
-             f"it has other than {steps} trained_betas" if betas is not None and
-             (not isinstance(betas, list) or len(betas) != steps) else
-             "with a table that ends in pure noise (rescale_betas_zero_snr) a network cannot predict noise; "
-             "v_prediction or sample is needed"
-             if config.get('rescale_betas_zero_snr') and predicts == 'epsilon' else None)
-    if wrong: raise ValueError(f"{path} is not the scheduler of a model that LMD can use: {wrong}"[:900])
+    if name not in schedulers: return f"its class {name!r} is none of {', '.join(schedulers)}"
+    if predicts not in ('epsilon', 'sample', 'v_prediction'):
+        return f"its prediction_type {predicts!r} is none of epsilon, sample, v_prediction"
+    if config.get('use_flow_sigmas'): return "it is one of flow matching (use_flow_sigmas)"
+    if config.get('timestep_type') == 'continuous': return "its times are continuous"
+    if type(steps) is not int or not 1 < steps <= 100_000: return f"it has num_train_timesteps {steps!r}"
+    if betas is not None and (not isinstance(betas, list) or len(betas) != steps):
+        return f"it has other than {steps} trained_betas"
+    if config.get('rescale_betas_zero_snr') and predicts == 'epsilon':
+        return ("with a table that ends in pure noise (rescale_betas_zero_snr) a network cannot predict "
+                "noise; v_prediction or sample is needed")
+    return ''
 
 # %% ../nbs/11_schedules.ipynb #schedule-from-diffusers
 def schedule_from_diffusers(
@@ -172,7 +172,8 @@ def schedule_from_diffusers(
         if name == 'ScoreSdeVeScheduler':
             low, high = config.get('sigma_min', .01), config.get('sigma_max', 1348.)
             return schedule_from_dict({'name': 've', 'sigma_min': 2*low, 'sigma_max': 2*high}), 'score'
-        _check_scheduler(path, config)
+        if fault := _scheduler_fault(config):
+            raise ValueError(f"{path} is not the scheduler of a model that LMD can use: {fault}"[:900])
         table = getattr(diffusers, name).from_config(config).alphas_cumprod.double()
         if config.get('rescale_betas_zero_snr') and table[-1] > 1e-6:
             raise ValueError(f"{name} does not rescale its table to zero at the end, as it is asked to")
