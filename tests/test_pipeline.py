@@ -202,6 +202,13 @@ def test_readme_is_the_index():
     assert tool("python", "scripts/readme.py", "--print") == (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_readme_says_on_which_panels_there_is_no_lmd():
+    panels = pd.read_csv(ROOT / "reports/detector/panels.csv").query("detector == 'default panel'")
+    alone = {row.model for row in panels.itertuples() if not re.search(r"\b(lmd|fast) ", row.groups)}
+    assert alone == {m for m in panels["model"] if m.startswith("cifar")}, "what README says of CIFAR"
+    assert "on CIFAR pretrained features alone" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_links_lead_somewhere():
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
         links = re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8"))
