@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 import torch
