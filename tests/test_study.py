@@ -1,7 +1,9 @@
 "The commands of the study: what they write, and what they say without their packages."
 import json
+import re
 import shutil
 import sys
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -104,6 +106,16 @@ def test_page(lmd, tmp_path, monkeypatch):
     assert "has no parameter size" in message(lmd("study", "page", "one", "--set", "size=1", code=1))
     got = lmd("study", "page", "one", "--set", "number", code=2)
     assert "--set takes KEY=VALUE, not number" in got.stderr
+
+
+PAGES = sorted((Path(__file__).parents[1] / "nbs/paper").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_no_result_is_typed_into_prose(page):
+    "A ROC-AUC in a page's text would stay when its file changes; three decimals are what tables show"
+    cells = [c for c in nbformat.read(page, 4).cells if c.cell_type == "markdown"]
+    assert [found for c in cells for found in re.findall(r"(?<![\d.])0?\.\d{3}(?!\d)", c.source)] == []
 
 
 def test_missing_packages_are_named(lmd, monkeypatch):

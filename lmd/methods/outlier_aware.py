@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['neighbour_distance', 'boundary_points', 'OutlierSettings', 'outlier_embeddings', 'vos_embeddings', 'plot_outliers',
-           'Outliers', 'imagine_outliers', 'save_latent', 'StudentSettings', 'Learner', 'draw_outliers',
+           'Outliers', 'imagine_outliers', 'save_latent', 'StudentSettings', 'transfer_map', 'Learner', 'draw_outliers',
            'train_student', 'OutlierAwareSetting']
 
 # %% ../../nbs/methods/19_outlier_aware.ipynb #imports
@@ -233,13 +233,27 @@ class StudentSettings(NetworkSettings):
     energy: float = 0.   # weight of the energy loss
     outliers: str = 'diffusion' # 'diffusion' or 'vos'
     pairs: str = 'random' # 'random': an image is paired with any outlier; 'class': with those of its class
+    transfer_layers: int = 1 # that map the teacher's features to the student's; the paper has a stack
 
     def __post_init__(self):
         super().__post_init__()
         check_known(self, outliers=('diffusion', 'vos'), pairs=('class', 'random'))
-        check_ranges(self, **dict.fromkeys(('alpha1', 'alpha2', 'beta', 'gamma', 'energy'), '[0, inf)'))
+        check_ranges(self, **dict.fromkeys(('alpha1', 'alpha2', 'beta', 'gamma', 'energy'), '[0, inf)'),
+                     transfer_layers='1..')
         if self.energy and not self.alpha2: raise ValueError(
             'energy needs alpha2 above 0, which trains the map that brings outliers to the student')
+
+# %% ../../nbs/methods/19_outlier_aware.ipynb #transfer-map
+def transfer_map(
+    d: int, # features of the teacher
+    n: int, # features of the student
+    layers: int, # fully connected ones, with ReLUs between them; 1 = a linear map
+) -> nn.Module: # (N, d) -> (N, n)
+    "What brings the teacher's features to the student's"
+    if layers == 1: return nn.Linear(d, n)
+    sizes = [d, *[n]*layers]
+    stack = [part for pair in zip(sizes, sizes[1:]) for part in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(*stack[:-1])
 
 # %% ../../nbs/methods/19_outlier_aware.ipynb #learner
 class Learner(nn.Module):
@@ -248,11 +262,12 @@ class Learner(nn.Module):
                  student: Classifier, # to be trained
                  teacher_dim: int, # features of the teacher
                  u_dim: int, # numbers of an outlier embedding
-                 f_dim: int # numbers of an outlier feature
+                 f_dim: int, # numbers of an outlier feature
+                 transfer_layers: int=1 # of the map
                 ):
         super().__init__()
         n = student.head.in_features
-        self.student, self.transfer = student, nn.Linear(teacher_dim, n)
+        self.student, self.transfer = student, transfer_map(teacher_dim, n, transfer_layers)
         self.clubs, self.line = nn.ModuleList([CLUB(d, n) for d in (u_dim, f_dim)]), RisingLine()
 
 # %% ../../nbs/methods/19_outlier_aware.ipynb #information
@@ -335,7 +350,8 @@ def train_student(
     bank = outliers[settings.outliers]
     u, f = standardised(bank.u), standardised(bank.f)
     v = F.normalize(bank.u)*features.norm(dim=1).mean()
-    learner = Learner(settings.make(), features.shape[1], u.shape[1], f.shape[1])
+    sizes = features.shape[1], u.shape[1], f.shape[1]
+    learner = Learner(settings.make(), *sizes, settings.transfer_layers)
     run = Run(folder, settings, learner, make_optimizer(learner.parameters(), settings),
               data={'images': images.md5, 'teacher': tensor_md5(features, logits),
                     'outliers': tensor_md5(*vars(bank).values())})
