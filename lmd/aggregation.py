@@ -63,9 +63,7 @@ def attempt_matrix(
     scores: pd.DataFrame, # a row for each image and attempt; columns `image`, `attempt`, each distance
     column: str, # the distance to take
 ) -> pd.DataFrame: # (N, r) float; index `image`, columns `attempt`, both ascending
-    """One distance as images x attempts.
-
-    Raises ValueError on a missing column, no rows, a doubled row, or images that differ in their attempts."""
+    "One distance as images x attempts; raises ValueError on missing or doubled columns, rows or attempts."
     if column in ('image', 'attempt'): raise ValueError(f'{column} is no distance')
     missing = {'image', 'attempt', column} - set(scores.columns)
     if missing:

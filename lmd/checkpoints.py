@@ -24,9 +24,7 @@ from .pictures import Pictures
 def load_weights(
     path: str|os.PathLike # file of weights, .safetensors or a PyTorch file
 ) -> dict: # the tensors by name, on the CPU
-    """Read tensors and nothing else.
-
-    Raises FileNotFoundError, or ValueError if the file is damaged or holds other objects."""
+    "Read tensors and nothing else; raises FileNotFoundError, or ValueError at a damaged or another file"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'there is no file of weights at {path}')
     try:

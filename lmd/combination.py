@@ -333,11 +333,11 @@ def choose(
 
 # %% ../nbs/32_combination.ipynb #read-study
 def read_study(
-    scores: 'str | Path', # folder of the scores
+    scores: str | Path, # folder of the scores
     model: str, # and the name of its in-domain set
     setting: str, # of the validation images
     outliers: str, # setting of the outliers: the same with fewer images
-    kinds: 'list[str]', # of outliers, see `lmd.outliers`
+    kinds: list[str], # of outliers, see `lmd.outliers`
     seed: int = 0, # of the halves
 ) -> tuple: # fit, inside, outside: what `choose` takes
     "Validation images and outliers of a model; raises FileNotFoundError, or ValueError on a mismatch"

@@ -16,9 +16,9 @@ from .plots import check_scores
 
 # %% ../nbs/28_evaluation.ipynb #placements
 def placements(
-    in_domain: 'np.ndarray', # (n,) scores
-    out_of_domain: 'np.ndarray', # (m,) scores
-) -> 'tuple[np.ndarray, np.ndarray]': # U (n,): share of out-of-domain images above; V (m,): in-domain below
+    in_domain: np.ndarray, # (n,) scores
+    out_of_domain: np.ndarray, # (m,) scores
+) -> tuple[np.ndarray, np.ndarray]: # U (n,): share of out-of-domain images above; V (m,): in-domain below
     "Placement of each image among the other set, by midranks (Sun and Xu 2014); raises as `check_scores`"
     x, y = check_scores(in_domain, 'in-domain scores'), check_scores(out_of_domain, 'out-of-domain scores')
     n, m = len(x), len(y)
@@ -27,8 +27,8 @@ def placements(
 
 # %% ../nbs/28_evaluation.ipynb #roc-auc
 def roc_auc(
-    in_domain: 'np.ndarray',
-    out_of_domain: 'np.ndarray',
+    in_domain: np.ndarray,
+    out_of_domain: np.ndarray,
 ) -> float:
     """Area under the ROC curve: out-of-domain images are the positive ones, ties count half.
 
@@ -64,8 +64,8 @@ def _mean_variance(values: np.ndarray) -> float: # variance of the mean of (n,) 
 
 # %% ../nbs/28_evaluation.ipynb #delong-variance
 def delong_variance(
-    in_domain: 'np.ndarray', # (n,) scores, n >= 2
-    out_of_domain: 'np.ndarray', # (m,) scores, m >= 2
+    in_domain: np.ndarray, # (n,) scores, n >= 2
+    out_of_domain: np.ndarray, # (m,) scores, m >= 2
 ) -> float: # variance of the ROC-AUC over the choice of images
     "Variance of DeLong et al. (1988); raises ValueError on fewer than two images, or as `check_scores`"
     U, V = placements(in_domain, out_of_domain)
@@ -79,16 +79,16 @@ def _alike(
     k: int, # number of pairs without a common image
     least: float, # smallest value a pair can show
     most: float, # largest value a pair can show
-) -> 'tuple[float, float]': # 95 % bounds on the mean over all pairs
+) -> tuple[float, float]: # 95 % bounds on the mean over all pairs
     "Bounds on a mean when k of k independent pairs showed one value: its probability is at least .05^(1/k)"
     p = .05 ** (1 / k)
     return p * value + (1 - p) * least, p * value + (1 - p) * most
 
 # %% ../nbs/28_evaluation.ipynb #auc-interval
 def auc_interval(
-    in_domain: 'np.ndarray', # (n,) scores, n >= 2
-    out_of_domain: 'np.ndarray', # (m,) scores, m >= 2
-) -> 'tuple[float, float]': # lower and upper bound, in [0, 1]
+    in_domain: np.ndarray, # (n,) scores, n >= 2
+    out_of_domain: np.ndarray, # (m,) scores, m >= 2
+) -> tuple[float, float]: # lower and upper bound, in [0, 1]
     "95 % interval: DeLong on the logit scale, exact where all pairs are alike; raises as `delong_variance`"
     area, variance = roc_auc(in_domain, out_of_domain), delong_variance(in_domain, out_of_domain)
     if variance == 0: return _alike(area, min(len(in_domain), len(out_of_domain)), 0, 1)
@@ -97,8 +97,8 @@ def auc_interval(
 
 # %% ../nbs/28_evaluation.ipynb #paired-difference
 def paired_difference(
-    U: 'np.ndarray', # (n,), n >= 2: second placement of each in-domain image minus the first
-    V: 'np.ndarray', # (m,), m >= 2: the same of each out-of-domain image
+    U: np.ndarray, # (n,), n >= 2: second placement of each in-domain image minus the first
+    V: np.ndarray, # (m,), m >= 2: the same of each out-of-domain image
 ) -> dict: # difference of the ROC-AUCs in [-1, 1]; low, high = its 95 % interval
     "Difference of two ROC-AUCs from that of the placements; raises ValueError on fewer than two images"
     difference, variance = float(np.mean(V)), _mean_variance(U) + _mean_variance(V)
@@ -108,8 +108,8 @@ def paired_difference(
 
 # %% ../nbs/28_evaluation.ipynb #compare
 def compare(
-    first: 'tuple[np.ndarray, np.ndarray]', # scores (n,) in-domain and (m,) out-of-domain of one method
-    second: 'tuple[np.ndarray, np.ndarray]', # those of the other, for the same images in the same order
+    first: tuple[np.ndarray, np.ndarray], # scores (n,) in-domain and (m,) out-of-domain of one method
+    second: tuple[np.ndarray, np.ndarray], # those of the other, for the same images in the same order
 ) -> dict: # difference = ROC-AUC of the second minus that of the first; low, high = its 95 % interval
     "Paired difference of DeLong et al. (1988); raises ValueError on other sizes, or as `delong_variance`"
     one, two = (tuple(len(scores) for scores in pair) for pair in (first, second))
@@ -133,8 +133,8 @@ def _auc_of_copies(
 
 # %% ../nbs/28_evaluation.ipynb #bootstrap
 def bootstrap_difference(
-    first: 'tuple[np.ndarray, np.ndarray]', # scores (n,) in-domain and (m,) out-of-domain of one method
-    second: 'tuple[np.ndarray, np.ndarray]', # those of the other, for the same images in the same order
+    first: tuple[np.ndarray, np.ndarray], # scores (n,) in-domain and (m,) out-of-domain of one method
+    second: tuple[np.ndarray, np.ndarray], # those of the other, for the same images in the same order
     draws: int = 2000, # how often both sets are drawn with replacement, at least 100
     seed: int = 0, # of the draws
 ) -> dict: # difference = ROC-AUC of the second minus that of the first; low, high = central 95 % of the draws
@@ -152,8 +152,8 @@ def bootstrap_difference(
 
 # %% ../nbs/28_evaluation.ipynb #aupr-out
 def aupr_out(
-    in_domain: 'np.ndarray', # (n,) scores
-    out_of_domain: 'np.ndarray', # (m,) scores
+    in_domain: np.ndarray, # (n,) scores
+    out_of_domain: np.ndarray, # (m,) scores
 ) -> float: # in (0, 1]; m / (n + m) = chance
     "Average precision with out-of-domain as the positive class; raises ValueError as `check_scores`"
     x, y = check_scores(in_domain, 'in-domain scores'), check_scores(out_of_domain, 'out-of-domain scores')
@@ -161,8 +161,8 @@ def aupr_out(
 
 # %% ../nbs/28_evaluation.ipynb #aupr-in
 def aupr_in(
-    in_domain: 'np.ndarray', # (n,) scores
-    out_of_domain: 'np.ndarray', # (m,) scores
+    in_domain: np.ndarray, # (n,) scores
+    out_of_domain: np.ndarray, # (m,) scores
 ) -> float: # in (0, 1]; n / (n + m) = chance
     "Average precision with in-domain as the positive class; raises ValueError as `check_scores`"
     x, y = check_scores(in_domain, 'in-domain scores'), check_scores(out_of_domain, 'out-of-domain scores')
@@ -170,8 +170,8 @@ def aupr_in(
 
 # %% ../nbs/28_evaluation.ipynb #fpr95
 def fpr95(
-    in_domain: 'np.ndarray', # (n,) scores
-    out_of_domain: 'np.ndarray', # (m,) scores
+    in_domain: np.ndarray, # (n,) scores
+    out_of_domain: np.ndarray, # (m,) scores
 ) -> float: # in [0, 1]; 0 = no out-of-domain image accepted
     "Out-of-domain images accepted when at least 95 % of in-domain ones are; raises as `check_scores`"
     x, y = check_scores(in_domain, 'in-domain scores'), check_scores(out_of_domain, 'out-of-domain scores')
@@ -180,8 +180,8 @@ def fpr95(
 
 # %% ../nbs/28_evaluation.ipynb #evaluate
 def evaluate(
-    in_domain: 'np.ndarray',
-    out_of_domain: 'np.ndarray',
+    in_domain: np.ndarray,
+    out_of_domain: np.ndarray,
 ) -> dict:
     """All metrics of a pair of sets.
 

@@ -134,9 +134,7 @@ def _places(known):
 def find_weights(
     name: str, # of `pretrained`
 ) -> Path: # a file that holds its tensors, and perhaps more
-    """Find a network's weights on this machine.
-
-    Raises FileNotFoundError if they are nowhere, ValueError if another network's are in their place."""
+    "Find weights on this machine; raises FileNotFoundError, or ValueError where others are in their place"
     known = _known(name)
     places = _places(known)
     for path in places:
@@ -197,9 +195,7 @@ def _taken(known):
 def fetch_weights(
     name: str, # of `pretrained`
 ) -> Path: # a file that holds its tensors, and perhaps more
-    """Find a network's weights on this machine, or fetch them and keep them in the cache.
-
-    Raises FileNotFoundError if no way leads to them, ValueError as `find_weights`."""
+    "Find weights, or fetch them into the cache; raises FileNotFoundError, or ValueError as `find_weights`"
     known, kept = _known(name), weights_cache()/_known(name).file
     try: return find_weights(name)
     except FileNotFoundError:
