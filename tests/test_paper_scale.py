@@ -5,16 +5,22 @@ import hashlib
 import shlex
 import struct
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 from dvc.repo import Repo
+from PIL import Image
 
 from conftest import ROOT
 from lmd import data
 from lmd.cli import main
+from lmd.files import read_npz
+from lmd.published import import_checkpoint
+from lmd.settings import known_entries, load_params
 from lmd.study.pages import run_page
 
 FOLDER = ROOT / "paper_scale"
@@ -59,7 +65,8 @@ def place(tmp_path, monkeypatch):
         params["train"][f"{name}-vae"] |= SMALL_VAE
     for name, small in SMALL_SETTINGS.items(): params["settings"][name] |= small
     params["settings"]["regret"] |= dict(steps=2, samples=2)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    params["settings"]["faces-256"] |= dict(steps=3, n=4, distances=["mse"])
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -72,16 +79,67 @@ def wanted(stage):
     return which in chosen.get(kind, [])
 
 
+def commands():
+    "The commands of all stages by name, those of faces/ too"
+    with Repo(str(FOLDER)) as repo:
+        return {s.addressing.split(":")[-1]: s.cmd for s in repo.index.stages if s.cmd}
+
+
+def run(command):
+    args = shlex.split(command)[1:] + ["--device", "cpu"] * ("data fetch" not in command)
+    got = CliRunner().invoke(main, args, catch_exceptions=False)
+    assert got.exit_code == 0, (command, got.output)
+
+
+def test_every_entry_and_every_command_is_one_that_lmd_knows():
+    "Those, too, that only a machine with a GPU can run"
+    for section in ("train", "settings"):
+        for name in yaml.safe_load((FOLDER / "params.yaml").read_text(encoding="utf-8"))[section]:
+            assert name in known_entries(section, FOLDER / "params.yaml")
+            load_params(section, name, FOLDER / "params.yaml")
+    for command in commands().values():
+        program, *words = shlex.split(command.replace("hub:google/ncsnpp-ffhq-256", "checkpoints/faces"))
+        context, group = click.Context(main), main
+        while isinstance(group, click.Group):
+            name, *words = words
+            group = group.get_command(context, name)
+        group.make_context(name, words)          # parses the options and runs nothing
+    trained = load_params("train", "cifar10", FOLDER / "params.yaml")
+    assert (trained.decay, trained.warmup, trained.lr, trained.ema) == ("constant", 5000, 2e-4, .9999)
+
+
+@pytest.mark.slow
+def test_faces_by_an_imported_model_to_figure_6(place):
+    "The pipeline of faces/, with a small network of score_sde in place of the hub's"
+    reference = read_npz(ROOT / "tests/score_sde/ncsnpp-ve-ffhq.npz")
+    state = {key.removeprefix("state."): torch.from_numpy(value) for key, value in reference.items()
+             if key.startswith("state.")}
+    averages = [value for key, value in state.items() if key not in ("sigmas", "all_modules.0.W")]
+    torch.save({"model": {f"module.{key}": value for key, value in state.items()}, "step": 1,
+                "ema": {"shadow_params": averages}}, "faces.pth")
+    config = yaml.safe_load(str(reference["config"]))
+    import_checkpoint("faces.pth", config, "checkpoints/faces")
+    random = np.random.default_rng(1)
+    for name in ("celebahq-256", "imagenet-256"):
+        (place / "pictures" / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = random.integers(0, 256, (20, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(place / "pictures" / name / f"{i}.png")
+    faces = [cmd for stage, cmd in commands().items() if "faces-256@" in stage]
+    assert len(faces) == 6 and all("hub:google/ncsnpp-ffhq-256" in command for command in faces)
+    for command in faces: run(command.replace("hub:google/ncsnpp-ffhq-256", "checkpoints/faces"))
+    page = run_page("figure6", dict(column="mse", scores=str(place / "scores"), images=str(place / "images")),
+                    place / "params.yaml", ROOT / "nbs/paper", place / "reports")
+    table = pd.read_csv(page / "figure6.csv")
+    assert table["mask"].tolist() == ["checkerboard 8x8", "checkerboard 4x4", "center"]
+    assert table["ROC-AUC"].between(0, 1).all()
+
+
 @pytest.mark.slow
 def test_two_models_from_official_files_to_table_1(place):
-    with Repo(str(FOLDER)) as repo:
-        commands = {s.addressing.split(":")[-1]: s.cmd for s in repo.index.stages if s.cmd}
-    chosen = [cmd for stage, cmd in commands.items() if wanted(stage)]
+    chosen = [cmd for stage, cmd in commands().items() if wanted(stage)]
     assert len(chosen) == 3 + 2 + 2 + 2 + 2*len(SETTINGS) - len(ALONE)
-    for command in chosen:
-        args = shlex.split(command)[1:] + ["--device", "cpu"] * ("data fetch" not in command)
-        got = CliRunner().invoke(main, args, catch_exceptions=False)
-        assert got.exit_code == 0, (command, got.output)
+    for command in chosen: run(command)
     pairs = [["mnist", "kmnist"], ["kmnist", "mnist"]]
     methods = ["Input complexity", "Likelihood regret", "DDPM-OOD", "DiffPath", "MSMA"]
     page = run_page("table1", dict(pairs=pairs, methods=methods, versions={}, columns=["ssim", "mse"],
