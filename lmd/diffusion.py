@@ -6,7 +6,7 @@
 __all__ = ['others', 'Denoiser', 'GaussianDenoiser', 'UNet', 'make_unet', 'save_checkpoint', 'UnitRange', 'load_denoiser']
 
 # %% ../nbs/13_diffusion.ipynb #imports
-import json, re
+import json, os, re
 from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
@@ -21,6 +21,7 @@ from .checkpoints import (check_finite, checkpoint_fingerprint, load_weights, mo
 from .machine import check_device
 from .schedules import (Discrete, Schedule, schedule_from_dict, schedule_from_diffusers, schedulers,
                            schedules, SubVP, VE, VPCosine, VPLinear)
+from .unet import as_diffusers, CompiledNetwork, defaults, known_config, save_unet, UNet2D
 
 # %% ../nbs/13_diffusion.ipynb #to-x0-eps
 def _to_x0_eps(out, x_t, alpha, sigma, prediction):
@@ -66,7 +67,7 @@ def forward(self: Denoiser,
            ) -> tuple: # (x0_hat, eps_hat), each (N, C, S, S) float32
     "The clean images and the noise that `x_t` seems to be made of"
     t = torch.as_tensor(t, dtype=torch.float64)
-    time = self.schedule.network_time(t).float().expand(len(x_t)).to(x_t.device)
+    time = self.schedule.network_time(t).float().to(x_t.device).expand(len(x_t))
     with torch.autocast(x_t.device.type, self.autocast, enabled=self.autocast is not None):
         out = self.network(x_t, time).float()
     return _to_x0_eps(out, x_t, *self.coefficients(x_t, t), self.prediction)
@@ -94,16 +95,17 @@ class GaussianDenoiser(Denoiser):
 
 # %% ../nbs/13_diffusion.ipynb #unet
 class UNet(nn.Module):
-    "A diffusers U-Net that sees `factor` x `factor` blocks of pixels as channels"
+    "A U-Net that sees `factor` x `factor` blocks of pixels as channels"
     def __init__(self,
-                 unet: nn.Module, # diffusers' `UNet2DModel`, takes C*factor**2 channels
+                 unet: nn.Module, # `UNet2D` or diffusers' `UNet2DModel`, takes C*factor**2 channels
                  factor: int=1 # pixel-unshuffle factor; 1 = the image as it is
                 ):
         super().__init__()
         self.unet, self.factor = unet, factor
     def forward(self, x, time):
         x = F.pixel_unshuffle(x, self.factor)
-        out = self.unet(x, time).sample[:, :x.shape[1]]     # a learned variance comes after the mean
+        out = self.unet(x, time)
+        out = getattr(out, 'sample', out)[:, :x.shape[1]]   # a learned variance comes after the mean
         return F.pixel_shuffle(out, self.factor)
 
 # %% ../nbs/13_diffusion.ipynb #make-unet
@@ -121,13 +123,35 @@ def make_unet(
     if size % halvings:
         raise ValueError(f"images of {size} x {size} cannot be halved through {len(width)} levels after a "
                          f"pixel-unshuffle of {factor}: {size} is not divisible by {halvings}")
-    from diffusers import UNet2DModel         # takes two seconds, and much of lmd needs no network
     kinds = ['Attn' if i in attention else '' for i in range(len(width))]
-    return UNet(UNet2DModel(
+    config = defaults | dict(
         sample_size=size//factor, in_channels=channels*factor**2, out_channels=channels*factor**2,
         block_out_channels=tuple(width), layers_per_block=layers, dropout=dropout, norm_num_groups=16,
-        down_block_types=[f'{kind}DownBlock2D' for kind in kinds],
-        up_block_types=[f'{kind}UpBlock2D' for kind in reversed(kinds)]), factor)
+        down_block_types=tuple(f'{kind}DownBlock2D' for kind in kinds),
+        up_block_types=tuple(f'{kind}UpBlock2D' for kind in reversed(kinds)))
+    if (known := known_config(config)) is None:
+        raise ValueError(f"there is no network of width {width} with {layers} layers: a width is a multiple "
+                         "of 16, and there is at least one layer")
+    return UNet(UNet2D(known), factor)
+
+# %% ../nbs/13_diffusion.ipynb #compiled
+@patch
+def compiled(self: Denoiser,
+             batch: int, # images in a batch; other batches run as without compiling
+             folder: str|Path|None=None # inductor's cache; None = <XDG_CACHE_HOME or ~/.cache>/lmd/compiled
+            ) -> Denoiser: # the same denoiser, to be used in `torch.inference_mode`
+    "Compile the network for one size of batch, now; raises `RuntimeError` where that cannot be done"
+    home = os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache'
+    os.environ['TORCHINDUCTOR_CACHE_DIR'] = str(Path(folder or Path(home, 'lmd', 'compiled')).absolute())
+    network = CompiledNetwork(self.network, batch).eval()
+    new = Denoiser(network, self.schedule, self.size, self.channels, self.prediction, self.autocast).eval()
+    x = torch.zeros(batch, self.channels, self.size, self.size, device=self.device)
+    try:
+        with torch.inference_mode(): new(x, .5)
+    except Exception as e:                # of the compiler, which raises many types
+        raise RuntimeError("the network cannot be compiled (torch.compile needs a C++ compiler on a CPU, "
+                           f"Triton on a GPU). Go on without. {type(e).__name__}: {str(e):.300}") from None
+    return new
 
 # %% ../nbs/13_diffusion.ipynb #save-diffusers-index
 def _save_diffusers_index(folder):
@@ -137,6 +161,14 @@ def _save_diffusers_index(folder):
     index = {'_class_name': 'DDPMPipeline', 'unet': ['diffusers', 'UNet2DModel'],
              'scheduler': ['diffusers', 'DDPMScheduler']}
     (folder/'model_index.json').write_text(json.dumps(index, indent=1) + '\n', encoding='utf-8')
+
+# %% ../nbs/13_diffusion.ipynb #build
+def _build(config): # entries of a U-Net's config.json
+    "A network with these entries, freshly drawn"
+    config = {k: v for k, v in config.items() if k[:1] != '_'}
+    if known := known_config(config): return UNet2D(known)
+    from diffusers import UNet2DModel         # takes seconds, and few models need it
+    return UNet2DModel.from_config(config)
 
 # %% ../nbs/13_diffusion.ipynb #save-checkpoint
 def save_checkpoint(
@@ -149,12 +181,13 @@ def save_checkpoint(
 ):
     "Write `unet/` in half precision, `lmd.json` and the card, and `diffusers`' index where it holds"
     network = denoiser.network
-    half = type(network.unet).from_config(network.unet.config, dropout=0.)
+    half = _build(dict(network.unet.config) | {'dropout': 0.}).half()
     half.load_state_dict(network.unet.state_dict())
     about = dict(schedule=schedule, prediction=denoiser.prediction, size=denoiser.size,
                  channels=denoiser.channels, factor=network.factor, **provenance)
     with new_checkpoint(folder, card, **about) as new:
-        half.half().save_pretrained(new/'unet')
+        if isinstance(half, UNet2D): (new/'unet').mkdir(); save_unet(half, new/'unet')
+        else: half.save_pretrained(new/'unet')
         if network.factor == 1 and denoiser.prediction == 'eps' and schedule == {'name': 'vp-linear'}:
             _save_diffusers_index(new)
         if draw: draw(new)
@@ -204,14 +237,16 @@ def _unet_config(folder):
     return {k: v for k, v in config.items() if k[:1] != '_'} | {'sample_size': size}
 
 # %% ../nbs/13_diffusion.ipynb #output-size
-@cache        # models are often loaded several times, and this takes a quarter of a second
+@cache        # models are often loaded several times, and `diffusers` takes a quarter of a second
 def _output_size(config): # JSON of a U-Net's
-    "What becomes of the height and width of its images; a network without weights tells"
-    from diffusers import UNet2DModel
+    "What becomes of the height and width of its images"
     config = json.loads(config)
     c, s = config.get('in_channels', 3), config['sample_size']
+    if known := known_config(config):        # halved at each level but the last, and doubled
+        whole = 2**(len(known.block_out_channels) - 1)
+        return (s//whole*whole,)*2
     with torch.device('meta'), torch.no_grad():
-        out = UNet2DModel.from_config(config)(torch.empty(1, c, s, s), torch.empty(1)).sample
+        out = UNet(_build(config))(torch.empty(1, c, s, s), torch.empty(1))
     return tuple(out.shape[2:])
 
 # %% ../nbs/13_diffusion.ipynb #load-unet
@@ -223,8 +258,7 @@ def _load_unet(folder):
     s = config['sample_size']
     try:
         weights = {k: v for path in _weight_files(folder) for k, v in load_weights(path).items()}
-        from diffusers import UNet2DModel
-        with torch.device('meta'): unet = UNet2DModel.from_config(config)
+        with torch.device('meta'): unet = _build(config)
         if (out := _output_size(json.dumps(config))) != (s, s):
             raise ValueError(f"images of {s} x {s} become {out}")
         unet.load_state_dict(_renamed(weights), assign=True)
@@ -232,6 +266,7 @@ def _load_unet(folder):
         raise ValueError(f"the weights in {folder} cannot be read, or are not those of its config.json; "
                          f"fetch or train them again. {type(e).__name__}: {str(e):.500}") from None
     check_finite(unet, folder)
+    if isinstance(unet, UNet2D): unet.to(memory_format=torch.channels_last)    # faster, see chapter unet
     return unet.eval().requires_grad_(False)
 
 # %% ../nbs/13_diffusion.ipynb #unit-range

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
+from .unet import known_config, Norm, UNet2D
+
 # %% ../nbs/14_score_sde.ipynb #config
 @dataclass(frozen=True)
 class ScoreConfig:
@@ -159,7 +161,7 @@ class NIN(nn.Module):
     def forward(self, x): return x @ self.W + self.b    # (N, pixels, channels)
 
 # %% ../nbs/14_score_sde.ipynb #attention
-def _norm(channels): return nn.GroupNorm(min(channels//4, 32), channels, eps=1e-6)
+def _norm(channels): return Norm(min(channels//4, 32), channels, eps=1e-6)
 
 class Attention(nn.Module):
     "Self-attention over the pixels of a map"
@@ -278,15 +280,16 @@ def forward(self: ScoreNetwork,
 def _attends(c): return [c.image_size >> i in c.attn_resolutions for i in range(len(c.ch_mult))]
 
 def _make_ddpm(c):
-    "diffusers' U-Net with the layers of score_sde's DDPM"
-    from diffusers import UNet2DModel
+    "The U-Net with the layers of score_sde's DDPM"
     kinds = ['Attn' if attends else '' for attends in _attends(c)]
-    return UNet2DModel(
+    known = known_config(dict(
         sample_size=c.image_size, in_channels=c.num_channels, out_channels=c.num_channels,
         block_out_channels=[c.nf*m for m in c.ch_mult], layers_per_block=c.num_res_blocks,
         down_block_types=[f'{kind}DownBlock2D' for kind in kinds], downsample_padding=0,
         up_block_types=[f'{kind}UpBlock2D' for kind in reversed(kinds)], attention_head_dim=None,
-        norm_eps=1e-6, flip_sin_to_cos=False, freq_shift=1, center_input_sample=not c.centered)
+        norm_eps=1e-6, flip_sin_to_cos=False, freq_shift=1, center_input_sample=not c.centered))
+    if known is None: raise ValueError('the numbers of channels must be multiples of 32')
+    return UNet2D(known)
 
 # %% ../nbs/14_score_sde.ipynb #ddpm-names
 def _ddpm_names(c):
@@ -322,7 +325,7 @@ def _to_diffusers(layer, part, tensor):
 
 # %% ../nbs/14_score_sde.ipynb #convert
 def _convert(c, unet, state):
-    "score_sde's weights of a DDPM by diffusers' names; the attentions that only diffusers has are zero"
+    "score_sde's weights of a DDPM by diffusers' names; the attentions that only the U-Net has are zero"
     layers, given = list(_ddpm_names(c)), {}
     for key, tensor in state.items():
         _, number, part = key.split('.', 2)
@@ -335,7 +338,7 @@ def _convert(c, unet, state):
 # %% ../nbs/14_score_sde.ipynb #make-network
 def make_network(
     c: ScoreConfig, # of any of the three networks
-) -> nn.Module: # freshly drawn: a `UNet2DModel` of diffusers, or a `ScoreNetwork`
+) -> nn.Module: # freshly drawn: a `UNet2D`, or a `ScoreNetwork`
     "The network of a configuration; raises ValueError where its numbers of channels make none"
     try: return _make_ddpm(c) if c.name == 'ddpm' else ScoreNetwork(c)
     except (ValueError, ZeroDivisionError) as error:
