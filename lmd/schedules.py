@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 
 import torch
+from fastcore.basics import patch
 
 from .checkpoints import read_json
 
@@ -18,26 +19,44 @@ from .checkpoints import read_json
 class Schedule:
     "A noise schedule: what is left of the image, `alpha(t)`, and how much noise lies on it, `sigma(t)`"
     first_time = 1e-5  # the smallest time that a network is trained at
-    def log_alpha(self, t): raise NotImplementedError
-    def sigma(self, t): raise NotImplementedError
 
-    def alpha(self,
-              t: torch.Tensor # times in [0, 1], float64
-             ) -> torch.Tensor: # factor of the clean image, in [0, 1]
-        "Factor of the clean image at time `t`"
-        return self.log_alpha(t).exp()
+    def log_alpha(self,
+        t: torch.Tensor, # times in [0, 1], float64
+    ) -> torch.Tensor: # like `t`, at most 0
+        "Logarithm of the factor of the clean image at time `t`"
+        raise NotImplementedError
 
-    def sde(self,
-            t: torch.Tensor # times in (0, 1], float64
-           ) -> tuple: # (f(t), g(t)**2), each shaped like `t`
-        "Drift and squared diffusion of dx = f x dt + g dw (Song et al. 2021, appendix B)"
-        with torch.inference_mode(False), torch.enable_grad():
-            t = t.clone()
-            f = torch.func.jvp(self.log_alpha, (t,), (torch.ones_like(t),))[1]
-            var, dvar = torch.func.jvp(lambda u: self.sigma(u)**2, (t,), (torch.ones_like(t),))
-        return f, dvar - 2*f*var
+    def sigma(self,
+        t: torch.Tensor, # times in [0, 1], float64
+    ) -> torch.Tensor: # like `t`, at least 0
+        "Standard deviation of the noise at time `t`"
+        raise NotImplementedError
 
-    def network_time(self, t): return 999*t  # the number by which a network is told the time, as in score_sde
+    def network_time(self,
+        t: torch.Tensor, # times in [0, 1]
+    ) -> torch.Tensor: # like `t`
+        "The number by which a network is told the time: 999 t, as in score_sde"
+        return 999*t
+
+# %% ../nbs/11_schedules.ipynb #alpha
+@patch
+def alpha(self: Schedule,
+    t: torch.Tensor, # times in [0, 1], float64
+) -> torch.Tensor: # factor of the clean image, in [0, 1]
+    "Factor of the clean image at time `t`"
+    return self.log_alpha(t).exp()
+
+# %% ../nbs/11_schedules.ipynb #sde
+@patch
+def sde(self: Schedule,
+    t: torch.Tensor, # times in (0, 1], float64
+) -> tuple: # (f(t), g(t)**2), each shaped like `t`
+    "Drift and squared diffusion of dx = f x dt + g dw (Song et al. 2021, appendix B)"
+    with torch.inference_mode(False), torch.enable_grad():
+        t = t.clone()
+        f = torch.func.jvp(self.log_alpha, (t,), (torch.ones_like(t),))[1]
+        var, dvar = torch.func.jvp(lambda u: self.sigma(u)**2, (t,), (torch.ones_like(t),))
+    return f, dvar - 2*f*var
 
 # %% ../nbs/11_schedules.ipynb #vp-linear
 class VPLinear(Schedule):
