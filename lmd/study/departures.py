@@ -83,8 +83,8 @@ _klip = {
 # %% ../../nbs/study/21_departures.ipynb #relatives-lines
 _relatives = {
     'sr networks': ('networks', 'one for each kind of erosion',
-                    "the same, small and trained briefly, for the sets of the page's first line; one for all "
-                    'kinds elsewhere', 'cost'),
+                    "one for all kinds; small and briefly trained ones for each kind on the sets of the "
+                    "page's first line", 'cost'),
     'sr network': ('network', 'an encoder into a pretrained generator',
                    'an encoder-decoder with a narrow bottleneck; on FashionMNIST also an encoder into '
                    'a small generator', 'no pretrained generator of these sets'),
