@@ -365,7 +365,9 @@ def _draw_windows(ax, images): # a row a window, a column a pair
         ax.text(j, i, text, ha='center', va='center', fontsize='xx-small', color=color)
     ax.figure.colorbar(shown, ax=ax, label='ROC-AUC', shrink=.8)
 
-def _draw_chains(ax, own): # a line a block, against the number of chains
+def _draw_chains(ax, own): # a line a block, against the number of chains; of choices that every pair has
+    pairs = own.groupby(['block', 'chains'])['ROC-AUC'].transform('count')
+    own = own[pairs == len(own[['model', 'outside']].drop_duplicates())]
     for b, marker in zip(sorted(own['block'].unique()), 'osD^v<>'):
         mean = own[own['block'] == b].groupby('chains')['ROC-AUC'].mean()
         ax.plot(mean.index, mean, marker=marker, label=f'{b} x {b}')
