@@ -186,7 +186,7 @@ def save_checkpoint(
     about = dict(schedule=schedule, prediction=denoiser.prediction, size=denoiser.size,
                  channels=denoiser.channels, factor=network.factor, **provenance)
     with new_checkpoint(folder, card, **about) as new:
-        if isinstance(half, UNet2D): (new/'unet').mkdir(); save_unet(half, new/'unet')
+        if isinstance(half, UNet2D): save_unet(half, new/'unet')
         else: half.save_pretrained(new/'unet')
         if network.factor == 1 and denoiser.prediction == 'eps' and schedule == {'name': 'vp-linear'}:
             _save_diffusers_index(new)

@@ -20,6 +20,7 @@ from .checkpoints import check_release, load_weights, new_checkpoint, open_netwo
 from .schedules import schedule_from_dict
 from .diffusion import UnitRange
 from .score_sde import ScoreConfig, fill_network, make_network, read_config
+from .unet import save_unet
 
 # %% ../nbs/15_published.ipynb #averaged
 def averaged_weights(
@@ -134,7 +135,7 @@ def import_checkpoint(
                  imported_md5=file_md5(Path(file)))
     if c.name != 'ddpm': about |= dict(network='score-sde', config={s: sections[s] for s in _section_names})
     with new_checkpoint(out, _card(Path(out).name, c, about), **about) as new:
-        if c.name == 'ddpm': network.save_pretrained(new/'unet')
+        if c.name == 'ddpm': save_unet(network, new/'unet')
         else: save_file(network.state_dict(), new/'network.safetensors')
     return c
 

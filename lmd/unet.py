@@ -302,9 +302,10 @@ class CompiledNetwork(nn.Module):
 # %% ../nbs/12_unet.ipynb #save-unet
 def save_unet(
     network: UNet2D, # written in its own type of numbers
-    folder: Path, # an existing folder
+    folder: Path, # made if need be
 ):
     "Write `config.json` and `diffusion_pytorch_model.safetensors` as diffusers' `save_pretrained`"
+    folder.mkdir(parents=True, exist_ok=True)
     head = {'_class_name': 'UNet2DModel', '_diffusers_version': version('diffusers')}
     text = json.dumps(head | network.config, indent=2, sort_keys=True)
     (folder/'config.json').write_text(text + '\n', encoding='utf-8')

@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 
 from conftest import message
-from lmd.diffusion import load_denoiser, make_unet
+from lmd.diffusion import Denoiser, UNet, VPLinear, load_denoiser, make_unet, save_checkpoint
 from lmd.files import read_metadata, read_npz
+from lmd.unet import UNet2D, as_diffusers
 
 REFERENCES = sorted((Path(__file__).parent / "score_sde").glob("*.npz"))
 SETTING = dict(steps=2, t0=1.0, attempts=2, dtype="float32", distances=["ssim", "mse"])
@@ -72,7 +73,8 @@ def test_a_model_of_the_hub_from_the_cache_without_a_network(shelf):
     "What the cache of the hub has is used by its name; what it has not is one sentence"
     from diffusers import DDPMPipeline, DDPMScheduler
     model = shelf / f"hub/models--someone--tiny/snapshots/{COMMIT}"
-    DDPMPipeline(make_unet(16, 3, factor=1, width=(16, 16)).unet, DDPMScheduler()).save_pretrained(model)
+    unet = as_diffusers(make_unet(16, 3, factor=1, width=(16, 16)).unet)
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(model)
     refs = model.parents[1] / "refs"
     refs.mkdir()
     (refs / "main").write_text(COMMIT)
@@ -91,3 +93,46 @@ def test_a_model_of_the_hub_from_the_cache_without_a_network(shelf):
     done = run(*score, "hub:google/ddpm-cat-256")
     assert done.returncode == 1 and done.stderr.count("Error: ") == 1
     assert "the hub cannot be reached" in done.stderr and "Traceback" not in done.stderr
+
+
+RELEASED = sorted(path.parent.parent for path in Path("checkpoints").glob("*/unet/config.json")
+                  if json.loads(path.read_text(encoding="utf-8"))["_class_name"] == "UNet2DModel")
+
+
+@pytest.mark.parametrize("folder", RELEASED, ids=lambda folder: folder.name)
+def test_a_released_network_is_that_of_diffusers_and_is_written_as_it_was(folder, tmp_path):
+    from diffusers import UNet2DModel
+    denoiser, theirs = load_denoiser(folder), UNet2DModel.from_pretrained(folder / "unet").eval()
+    ours = denoiser.network.unet
+    assert isinstance(ours, UNet2D)
+    x = torch.randn(2, ours.config.in_channels, *[ours.config.sample_size] * 2)
+    with torch.no_grad():
+        for time in (torch.tensor([3.0, 999.0]), torch.tensor(412.3).expand(2)):
+            expected = theirs(x, time).sample
+            assert (ours(x, time) - expected).norm() < 2e-6 * expected.norm()
+    save_checkpoint(denoiser, tmp_path / "again", {"name": "vp-linear"}, "# again\n")
+    for path in (folder / "unet").iterdir():
+        assert (tmp_path / "again/unet" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_released_checkpoint_is_opened_without_diffusers_and_without_the_compiler():
+    code = ("import sys, torch; from lmd.diffusion import load_denoiser\n"
+            "with torch.inference_mode(): load_denoiser('checkpoints/digits')(torch.zeros(1, 1, 16, 16), .5)\n"
+            "print(*[name for name in ('diffusers', 'torch._dynamo') if name in sys.modules])")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          check=True).stdout.split() == []
+
+
+def test_blocks_that_only_diffusers_has_are_read_by_diffusers(tmp_path):
+    from diffusers import DDPMScheduler, UNet2DModel
+    blocks = dict(down_block_types=["SkipDownBlock2D", "AttnSkipDownBlock2D"], block_out_channels=[32, 64],
+                  up_block_types=["AttnSkipUpBlock2D", "SkipUpBlock2D"], layers_per_block=1)
+    theirs = UNet2DModel(sample_size=16, in_channels=3, out_channels=3, **blocks).eval()
+    theirs.save_pretrained(tmp_path / "unet")
+    DDPMScheduler().save_pretrained(tmp_path / "scheduler")
+    denoiser, x = load_denoiser(tmp_path), torch.randn(2, 3, 16, 16)
+    assert isinstance(denoiser.network.unet, UNet2DModel)
+    with torch.no_grad():
+        assert torch.equal(denoiser(x, 0.5)[1], theirs(x, torch.full((2,), 499.0)).sample)
+    save_checkpoint(Denoiser(UNet(theirs), VPLinear(), 16, 3), tmp_path / "own", {"name": "vp-linear"}, "#\n")
+    assert isinstance(load_denoiser(tmp_path / "own").network.unet, UNet2DModel)
