@@ -352,10 +352,11 @@ def _check_place(out):
     "Raise ValueError or OSError where a calibration cannot be written, or would change a checkpoint"
     for suffix in ('.json', '.safetensors'): check_target(f'{out}{suffix}')
     folder, above = (path := Path(out).absolute()).parent, path.parent.parent
-    own = (above if folder.name == 'unet' or (above/'lmd.json').exists() else folder)/'calibration'
-    if any((folder/name).exists() for name in ('lmd.json', 'unet', 'config.json')) and path != own:
+    own = above if folder.name == 'unet' or (above/'lmd.json').exists() else folder
+    inside = any((folder/name).exists() for name in ('lmd.json', 'unet', 'config.json'))
+    if inside and path not in [own/name for name in ('calibration', 'default-panel', 'cheap-panel')]:
         raise ValueError(f'{out} lies in the folder of a checkpoint, whose files are its identity: '
-                         f'choose another place, or {own}')
+                         f"choose another place, or {own/'calibration'}")
 
 # %% ../nbs/34_calibration.ipynb #calibrate-scores
 def calibrate_scores(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Study', 'study', 'localise_command', 'sensitivity_command', 'compare_maps_command', 'tomography_command',
-           'frontier_command', 'recipes_command', 'outlier_aware_command', 'bench_command', 'million_command',
-           'page_command', 'plan_command']
+           'frontier_command', 'calibrate_command', 'recipes_command', 'outlier_aware_command', 'bench_command',
+           'million_command', 'page_command', 'plan_command']
 
 # %% ../../nbs/study/23_cli.ipynb #imports
 import click
@@ -150,6 +150,20 @@ def frontier_command(source, model, setting, outside, out, n, scores, most, para
     from lmd.study.frontier import write_frontier
     settings = load_params('settings', setting, params)
     _show(write_frontier(source, model, settings, out, outside, n, scores, most, root, device, batch))
+
+# %% ../../nbs/study/23_cli.ipynb #calibrate-command
+@study.command('calibrate')
+@click.argument('model')
+@click.argument('name', type=click.Choice(['calibration', 'default-panel', 'cheap-panel']))
+@click.option('--kind', 'kinds', multiple=True, default=('flip', 'letter'), show_default=True,
+              help='Of outliers made from validation images; may be given several times.')
+@click.option('--scores', default='scores', show_default=True, help='Folder of the scores.')
+@click.option('--checkpoints', default='checkpoints', show_default=True, help='Folder of the checkpoints.')
+def calibrate_command(model, name, kinds, scores, checkpoints):
+    "Calibrate the released MODEL on its validation images: LMD alone, or a panel that they choose."
+    from lmd.study.panel_study import calibrate_released
+    detector = calibrate_released(scores, model, name, checkpoints, kinds)
+    click.echo(f'{checkpoints}/{model}/{name}: {len(detector.combination.quantities)} quantities')
 
 # %% ../../nbs/study/23_cli.ipynb #recipes-command
 @study.command('recipes')
