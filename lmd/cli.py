@@ -214,10 +214,11 @@ def _tell(line): click.echo(line, err=True)
 
 def warn_of_model(
     model: str, # checkpoint folder
-):
+) -> list: # of the one sentence, or empty
     "Say on standard error if a model was found to be poor when it was released"
     from lmd.releasing import model_warning
     if warning := model_warning(model): _tell(warning)
+    return [warning] if warning else []
 
 # %% ../nbs/44_cli.ipynb #skipped
 def exit_if_skipped(lines):
@@ -306,8 +307,8 @@ def calibrate_command(scores, out, quantities, seed):
 
     Several files of `lmd score`, by several methods, become one detector: a panel."""
     from lmd.files import read_metadata
-    from lmd.panel import calibrate_panel
-    detector = calibrate_panel(scores, out, quantities, seed=seed)
+    from lmd.panel import calibrate_files
+    detector = calibrate_files(scores, out, quantities, seed=seed)
     for warning in {read_metadata(path).get('warning') for path in scores} - {None}: _tell(warning)
     n = len(detector.calibration)
     click.echo(f"{out}: {', '.join(detector.combination.quantities)}; calibrated on {n} images, "

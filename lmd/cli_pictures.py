@@ -59,7 +59,7 @@ def detect_command(source, model, calibration, fpr, tiled, side, maps, report, d
     from lmd.detecting import detect, hopeless
     from lmd.run_report import RunReport
     run = RunReport(open_calibrated(calibration, model, device, batch, root), fpr)
-    warn_of_model(model)
+    run.notes += warn_of_model(model)
     def say(line): tqdm.write(line, file=sys.stderr)
     options |= {'root': root, 'batch': batch, 'maps': maps, 'page': report, 'say': say,
                 'tiled': tiled or side is not None, 'side': side}

@@ -325,6 +325,7 @@ def detect(
         batches = source_batches(images, report.calibrated.detector.attempts, batch, skip_unreadable, say)
         with _journal(run_folder(work, report.calibrated, images)) as journal:
             yield from detect_lines(report, batches, journal=journal, total=len(images), **options)
+    report.notes += filter(None, [hopeless(report)])
     if page: write_run_report(report, page, f'{printable(source)}: {len(report.names)} images')
 
 # %% ../nbs/41_detecting.ipynb #hopeless

@@ -106,7 +106,8 @@ def fitting_line(
     slow = settings.size > 64 and training > 86400/2
     hint = f'; --config {colour}-64 takes less, of smaller pictures' if slow else ''
     return (f"{settings.size} x {settings.size} pixels, {colour}, {cost['parameters']/1e6:.2g} million "
-            f"parameters: {trained}, {scored}, {gigabytes:.2g} GB of memory on {device}{hint}")
+            f"parameters: {trained}, {scored}, {gigabytes:.2g} GB of memory on {device}, "
+            f"if nothing else runs there{hint}")
 
 # %% ../nbs/43_fitting.ipynb #training-place
 def training_place(

@@ -37,6 +37,13 @@ def part_folders(
                          f'put those into {shown}/good')
     return found | {'train': found['train'] or [folder]}
 
+# %% ../nbs/39_folders.ipynb #rate-within
+def _rate_within(n, others, fpr):
+    "The false-positive rate that fewer pictures allow, in words; '' where there is none"
+    calibrated = (n//2 - others)//2
+    if n < 20 or calibrated < 2 or (rate := ceil(1000/(calibrated + 1))/1000) <= fpr: return ''
+    return f'; or ask for a false-positive rate of {rate:g} (--fpr)'
+
 # %% ../nbs/39_folders.ipynb #part-sizes
 def part_sizes(
     n: int, # good pictures
@@ -53,7 +60,8 @@ def part_sizes(
     if n < (needed := max(2*held, 20)):
         uses = {'val': f"{least['val']} for a false-positive rate of {fpr:g}", 'test': '10 to judge by'}
         said = ', '.join([f'{needed - held} to train on', *(uses[part] for part in parts)])
-        raise ValueError(f'there are {n} different good pictures, but at least {needed} are needed: {said}')
+        raise ValueError(f'there are {n} different good pictures, but at least {needed} are needed: {said}'
+                         f'{_rate_within(n, held - least["val"], fpr)}')
     sizes, left = {}, n//2 - held
     for part in parts:
         sizes[part] = least[part] + max(min(n//5, most or n, least[part] + left) - least[part], 0)

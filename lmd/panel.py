@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOGGED', 'panel_columns', 'PanelZ', 'PanelSetting', 'Panel', 'read_panel', 'panel_quantities', 'linear_quantities',
-           'panel_groups', 'choose_panel', 'member_nfe', 'read_panel_study', 'calibrate_panel', 'panel_cost']
+           'panel_groups', 'choose_panel', 'member_nfe', 'read_panel_study', 'calibrate_panel', 'calibrate_files']
 
 # %% ../nbs/35_panel.ipynb #imports
 import json
@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 from scipy.special import log_ndtr
+from tqdm import tqdm
 
 from .files import read_metadata, read_scores
 from .checkpoints import checkpoint_fingerprint
@@ -97,8 +98,7 @@ class PanelSetting(AnySetting):
         if bad := [m for m in self.members if not isinstance(m, str) or not m or set(m) & set(':/ ')]:
             raise ValueError(f"a member's name is a word without colon or slash, not {bad[0]!r}")
         own = {'dtype': 'float32'} if self.dtype == 'float32' else {}
-        complete = {name: _entry(name, entry, own) for name, entry in self.members.items()}
-        object.__setattr__(self, 'members', complete)
+        object.__setattr__(self, 'members', {n: _entry(n, entry, own) for n, entry in self.members.items()})
 
     def settings(self):
         "The members' settings by name"
@@ -141,7 +141,6 @@ class Panel:
         if len(shapes) > 1: raise ValueError(f'members of a panel take different images: {sorted(shapes)}')
         (self.size, self.channels), = shapes
         self.denoiser = next((d.denoiser for d, *_ in runs if hasattr(d, 'denoiser')), None)
-
         self.batch = max(d.batch for d, _, _ in runs)
 
     @property
@@ -179,7 +178,8 @@ def detector(self: PanelSetting,
     key = json.dumps([checkpoint_fingerprint(model), asdict(replace(self, n=None)), str(device), batch,
                       str(root)])
     if key not in _last:
-        made = [(s.detector(model, device, batch, root), s.method, m) for s, m in _runs(self.settings())]
+        runs = tqdm(_runs(self.settings()), 'prepare members', unit='member', disable=None)
+        made = [(s.detector(model, device, batch, root), s.method, m) for s, m in runs]
         _last.clear()
         _last[key] = Panel(made)
     return _last[key]
@@ -251,9 +251,8 @@ def panel_groups(
     "Groups of quantities for `choose_panel`"
     groups = {}
     for name, every in panel_quantities(columns, members).items():
-        more = ('mahalanobis', 'residual', 'ic_png')
         single = [every[0], *[q for q in every if q == f'{every[0]}/fill']]
-        single += [c for c in columns if c in {f'{name}:{m}' for m in more}]
+        single += [c for c in columns if c in {f'{name}:{m}' for m in ('mahalanobis', 'residual', 'ic_png')}]
         groups |= {q.replace(':', ' '): (q,) for q in single}
         if len(every) > 1: groups[f'{name} all'] = every
     return groups
@@ -345,8 +344,7 @@ def read_panel_study(
     half = np.sort(np.random.default_rng(seed).permutation(index)[:len(index)//2])
     fitted = np.isin(index, half)
     fit, inside = ({q: d[rows] for q, d in val.items()} for rows in (fitted, ~fitted))
-    sources = set(index) - set(half)
-    for _, own, _, _ in made.values(): sources &= set(own)
+    sources = set.intersection(set(index) - set(half), *(set(own) for _, own, _, _ in made.values()))
     outside = {kind: {q: d[np.isin(own, list(sources))] for q, d in columns.items()}
                for kind, (columns, own, _, _) in made.items()}
     if not sources: raise ValueError(f'no outlier of {model} is made of an image that is not fitted on')
@@ -368,33 +366,34 @@ def _needed(members, quantities):
 
 # %% ../nbs/35_panel.ipynb #calibrate-panel
 def calibrate_panel(
-    files: list, # score files of in-domain images that the model was not trained on; one alone makes no panel
+    files: list|dict, # score files of in-domain images that the model was not trained on, or member -> file
     out: str|Path, # the calibration to write: `out`.json and `out`.safetensors
     quantities: tuple=(), # 'member:column'; () = what speaks for each member, see `panel_quantities`
     combine: str='upper', # see `PanelZ`
     each: str='member', # see `PanelZ`
     seed: int=0, # of which half fits and which calibrates
 ) -> CalibratedDetector: # calibrated, without a network
-    "Calibrate several score files as one detector; raises ValueError as `read_panel`, `PanelZ` and `fit`"
+    "Calibrate score files as one detector; raises ValueError as `read_panel`, `PanelZ` and `fit`"
     _check_place(out)
-    if len(files) == 1 and not isinstance(files, dict) and read_metadata(files[0]).get('method') != 'panel':
-        return calibrate_scores(files[0], out, quantities, seed)
     named = files if isinstance(files, dict) else _named(files)
     measured, index, members, weights = read_panel(named)
     _warn_of_repeated(max(read_metadata(path).get('repeated') or 0 for path in named.values()), len(index))
     quantities = tuple(quantities) or sum(panel_quantities(list(measured), members).values(), ())
     setting = PanelSetting(members=_needed(members, quantities))
     identity = {'weights': weights, 'method': 'panel', 'setting': json.loads(json.dumps(asdict(setting)))}
-    linear = linear_quantities(quantities, members)
-    combination = PanelZ(quantities, combine=combine, each=each, linear=linear)
-    made = CalibratedDetector(None, combination, identity, seed).calibrate_measured(measured)
+    z = PanelZ(quantities, combine=combine, each=each, linear=linear_quantities(quantities, members))
+    made = CalibratedDetector(None, z, identity, seed).calibrate_measured(measured)
     made.save(out)
     return made
 
-# %% ../nbs/35_panel.ipynb #cost
-def panel_cost(
-    files: dict, # member -> its score file
-) -> pd.DataFrame: # a row a member: nfe, and milliseconds per image
-    "What members cost for one image"
-    return pd.DataFrame([{'member': name, 'nfe': a['nfe'], 'milliseconds': round(1e3*a['seconds']/a['n'], 2)}
-                         for name, a in ((name, read_metadata(path)) for name, path in files.items())])
+# %% ../nbs/35_panel.ipynb #calibrate-files
+def calibrate_files(
+    files: list, # score files of in-domain images that the model was not trained on
+    out: str|Path, # the calibration to write: `out`.json and `out`.safetensors
+    quantities: tuple=(), # what is combined; () = as `calibrate_scores` or `calibrate_panel` choose
+    seed: int=0, # of which half fits and which calibrates
+) -> CalibratedDetector: # calibrated, without a network
+    "A file of one method is calibrated alone, others as a panel; raises ValueError as these two do"
+    if len(files) > 1 or read_metadata(files[0]).get('method') == 'panel':
+        return calibrate_panel(files, out, quantities, seed=seed)
+    return calibrate_scores(files[0], out, quantities, seed)

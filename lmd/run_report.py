@@ -58,6 +58,7 @@ class RunReport:
         self.threshold = flag_threshold(calibrated.calibration_scores(), fpr)
         self.names, self.scores, self.p_values, self.squares, self.skipped = [], [], [], [], []
         self.flagged, self.ends = [], ([], [])
+        self.notes = [] # sentences that the page begins with, such as a warning of a poor model
 
 # %% ../nbs/40_run_report.ipynb #picture-p-values
 @patch
@@ -108,7 +109,7 @@ def summary(self: RunReport) -> str: # one line
     spread = getattr(self.calibrated, 'spread', None)
     near = (f"{self.unsure().sum()} of the verdicts lie within what the seed changes (twice {spread:.3g})"
             if spread is not None else
-            'the calibration is of an older version and does not say how much the seed changes')
+            'the calibration does not know how much another seed would change')
     return (f'{len(self.flagged)} of {len(self.names)} flagged at a false-positive rate of {self.fpr:g}; '
             f'{near}')
 
@@ -121,12 +122,14 @@ def run_numbers(
     if not report.names: raise ValueError('the report has no images: all were skipped, or none was given')
     n, known, p = len(report.names), len(report.calibrated.calibration_scores()), np.array(report.p_values)
     low, high = (round(n*bound) for bound in rate_interval(known, n, report.fpr))
+    spread = getattr(report.calibrated, 'spread', None)
     rows = {'images': n,
             'not readable': len(report.skipped),
             'calibration images': known,
             f'flagged at a false-positive rate of {report.fpr:g}': (p <= report.fpr).sum(),
             'would be flagged if all were in-domain (95 %)': f'{low} to {high}',
-            'of these verdicts, within what the seed changes': report.unsure().sum(),
+            'of these verdicts, within what the seed changes':
+                'not known' if spread is None else report.unsure().sum(),
             f'flagged at a false discovery rate of {fdr:g}': benjamini_hochberg(p, fdr).sum(),
             'threshold of the score': f'{report.threshold:.4f}'}
     return pd.DataFrame([(k, str(v)) for k, v in rows.items()], columns=['', 'this run'])
@@ -160,7 +163,8 @@ img { max-width: 100%; height: auto }
 figure { margin: 0; max-width: 100%; break-inside: avoid; order: var(--score) }
 #by-name:checked ~ .gallery figure { order: var(--name) }
 #by-run:checked ~ .gallery figure { order: var(--run) }
-figure img { display: block; margin-bottom: .25rem }
+figure img { display: block; margin-bottom: .25rem; box-sizing: border-box; border: 1px solid #ccc }
+.note { border-left: .3rem solid #d55e00; padding-left: .7rem; overflow-wrap: anywhere }
 figcaption { font-size: .9rem; color: #444; max-width: 26rem; overflow-wrap: anywhere }
 label { margin-right: 1rem }
 .table { overflow: auto; margin: 1rem 0 }
@@ -188,11 +192,13 @@ _macros = '''{% macro table(frame) %}<div class="table"><table>
 
 # %% ../nbs/40_run_report.ipynb #template
 _body = '''<h1>{{ title }}</h1>
+{% for line in notes %}<p class="note">{{ line }}</p>{% endfor %}
 <h2>Numbers</h2>
 {{ table(numbers) }}
 {{ picture(scores, 'Histogram of scores, and share of images flagged against the rate asked for') }}
 <h2>Flagged</h2>
-{% if flagged %}<p>All {{ flagged|length }}, at the size they came in, but at most {{ most }} pixels.
+{% if flagged %}<p>{{ flagged|length }} flagged, shown at the size they came in, but at most {{ most }}
+pixels.
 {% if maps %}Below each: the picture, what the model expected in its place, and how unexpected each pixel is,
 from 0 (black) to 2 and more standard deviations (bright yellow); gray was not looked at.{% endif %}</p>
 <input type="radio" name="order" id="by-score" checked><label for="by-score">least in-domain first</label>
@@ -267,5 +273,5 @@ def write_run_report(
     page = _templates.get_template('page').render(
         title=title, numbers=numbers, scores=_encoded(plot_run(report)), skipped=report.skipped, ends=ends,
         flagged=_for_page(report.flagged, folder), maps=any(s.map for s in report.flagged), most=most,
-        made=_made_by(report.calibrated.identity))
+        notes=report.notes, made=_made_by(report.calibrated.identity))
     replace_files({path: lambda file: Path(file).write_text(page, 'utf-8', 'backslashreplace')})
