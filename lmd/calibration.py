@@ -17,7 +17,7 @@ from torch import Tensor
 from .random import Randomness
 from .files import check_target, read_scores
 from .plots import check_scores
-from .diffusion import checkpoint_fingerprint
+from .checkpoints import CALIBRATIONS, checkpoint_fingerprint
 from .evaluation import auc_interval, roc_auc
 from .settings import AnySetting, make_setting
 from .outliers import file_setting
@@ -354,7 +354,7 @@ def _check_place(out):
     folder, above = (path := Path(out).absolute()).parent, path.parent.parent
     own = above if folder.name == 'unet' or (above/'lmd.json').exists() else folder
     inside = any((folder/name).exists() for name in ('lmd.json', 'unet', 'config.json'))
-    if inside and path not in [own/name for name in ('calibration', 'default-panel', 'cheap-panel')]:
+    if inside and path not in [own/name for name in CALIBRATIONS]:
         raise ValueError(f'{out} lies in the folder of a checkpoint, whose files are its identity: '
                          f"choose another place, or {own/'calibration'}")
 
