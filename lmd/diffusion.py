@@ -149,8 +149,9 @@ def compiled(self: Denoiser,
     try:
         with torch.inference_mode(): new(x, .5)
     except Exception as e:                # of the compiler, which raises many types
+        said = ' '.join(str(e).split())[:300]
         raise RuntimeError("the network cannot be compiled (torch.compile needs a C++ compiler on a CPU, "
-                           f"Triton on a GPU). Go on without. {type(e).__name__}: {str(e):.300}") from None
+                           f"Triton on a GPU); go on without. {type(e).__name__}: {said}") from None
     return new
 
 # %% ../nbs/13_diffusion.ipynb #save-diffusers-index
