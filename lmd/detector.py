@@ -17,7 +17,7 @@ from .data import check_model_input, image_indices
 from .masking import Checkerboard, Nothing
 from .diffusion import Denoiser
 from .inpainting import distinct_fills, Inpaint
-from .distance import check_distances, FillDistance, LPIPS
+from .distance import check_distances, features_once, FillDistance, LPIPS
 from .aggregation import aggregate
 from .batches import pair_batches
 
@@ -87,14 +87,15 @@ def _batches(lmd, images, index, pairs):
         yield rows, attempts, x, M, lmd.inpaint(lmd.denoiser, x, M, randomness)
 
 # %% ../nbs/27_detector.ipynb #distances
+@features_once()
 def _distances(lmd, originals, M, y, rows):
-    "Yield each distance's name and its values (P,); `rows` (P,) are those of the originals"
+    "Each distance's name -> its values (P,); `rows` (P,) are those of the originals"
     prepared = {d.name: d.prepare(originals) for d in {getattr(d, 'distance', d) for d in lmd.distances}}
     fills = [d for d in lmd.distances if isinstance(d, FillDistance)]
-    for d in lmd.distances:
-        if d not in fills: yield d.name, d(prepared[d.name], y, rows)
+    found = {d.name: d(prepared[d.name], y, rows) for d in lmd.distances if d not in fills}
     if fills: filled, fill_rows, which = distinct_fills(originals, M, rows)
-    for d in fills: yield d.name, d.distance(prepared[d.distance.name], filled, fill_rows)[which]
+    for d in fills: found[d.name] = d.distance(prepared[d.distance.name], filled, fill_rows)[which]
+    return found
 
 # %% ../nbs/27_detector.ipynb #measure-with
 @torch.inference_mode()
@@ -105,7 +106,7 @@ def _measure(lmd, images, index, keep=lambda M, y: None):
     for rows, attempts, x, M, y in lmd.batches(images, index):
         unique, inverse = rows.unique(return_inverse=True)
         originals = images[unique].to(y.device)
-        for name, d in _distances(lmd, originals, M, y, inverse.to(y.device)):
+        for name, d in _distances(lmd, originals, M, y, inverse.to(y.device)).items():
             out[name][rows, attempts] = d.cpu()
         keep(M, y)
     return out

@@ -9,7 +9,6 @@ __all__ = ['fill_from_known', 'distinct_fills', 'Inpaint', 'Denoise', 'sample']
 from itertools import count
 
 import torch
-import torch.nn.functional as F
 
 from .random import Randomness
 from .diffusion import Denoiser, Schedule, VPLinear
@@ -27,13 +26,11 @@ def fill_from_known(
         given, size = (' x '.join(map(str, a.shape[-2:])) for a in (mask, x))
         raise ValueError(f"a fill takes known pixels, but this lift gives {given} numbers for images of "
                          f"{size}: leave out the distances that end in _fill")
-    S, C = x.shape[-1], x.shape[1]
-    d = torch.arange(1 - S, S, device=x.device)/(S/16)
-    k = torch.exp(-d**2/2).view(1, 1, -1, 1)
-    both = torch.cat([x*mask, mask], 1).flatten(0, 1).unsqueeze(1)
-    blurred = F.conv2d(F.conv2d(both, k, padding=(S - 1, 0)), k.mT, padding=(0, S - 1))
-    blurred = blurred.view(len(x), C + 1, S, S)
-    guess = blurred[:, :C]/blurred[:, C:].clamp(min=torch.finfo(x.dtype).tiny)
+    S = x.shape[-1]
+    d = torch.arange(S, dtype=x.dtype, device=x.device)/(S/16)
+    k = torch.exp(-(d - d[:, None])**2/2)
+    around = (k @ mask.to(x) @ k).clamp(min=torch.finfo(x.dtype).tiny)
+    guess = (k @ (x*mask) @ k)/around
     return torch.where(mask > 0, x, guess)
 
 # %% ../nbs/19_inpainting.ipynb #distinct-fills

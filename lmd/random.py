@@ -9,6 +9,7 @@ __all__ = ['multiply_wide', 'philox', 'Randomness']
 import math
 from operator import index
 
+import numpy as np
 import torch
 from fastcore.basics import patch
 
@@ -52,6 +53,7 @@ def _unsigned(value, name):
     if not 0 <= value < 2**63: raise ValueError(f'{name} must be an integer in [0, 2**63), not {value}')
     return value
 
+# %% ../nbs/01_random.ipynb #rows
 def _rows(value, name):
     value = torch.as_tensor(value)
     real = value.is_floating_point() or value.is_complex()
@@ -106,13 +108,30 @@ def with_stream(self: Randomness,
     "Numbers for another use, independent of these."
     return Randomness(self.seed, self.image, self.attempt, stream)
 
+# %% ../nbs/01_random.ipynb #numpy-words
+def _numpy_words(rows, step, n):
+    "(B, n) random 64-bit words as int64, by NumPy's generator."
+    words, generator = np.empty((len(rows), n), np.uint64), np.random.Philox(0)
+    state = generator.state
+    state['state']['key'][:] = rows.seed, rows.stream
+    for row, image, attempt in zip(words, rows.image.tolist(), rows.attempt.tolist()):
+        state['state']['counter'][:] = 0, step, attempt, image
+        generator.state = state                 # the buffer of a new generator is empty
+        row[:] = generator.random_raw(n)
+    return torch.from_numpy(words.view(np.int64))
+
 # %% ../nbs/01_random.ipynb #words-of-step
 @patch
 def _words(self: Randomness, step, n):
     "(B, n) random 64-bit words as int64."
-    block = torch.arange(1, -(-n // 4) + 1, device=self.image.device)[None]
-    step = torch.full_like(block[:, :1], _unsigned(step, 'step'))
-    words = philox((block, step, self.attempt[:, None], self.image[:, None]), (self.seed, self.stream))
+    step = _unsigned(step, 'step')
+    return (_numpy_words if self.image.device.type == 'cpu' else _tensor_words)(self, step, n)
+
+def _tensor_words(rows, step, n):
+    "The same by tensors, on whatever device the rows are."
+    block = torch.arange(1, -(-n // 4) + 1, device=rows.image.device)[None]
+    step = torch.full_like(block[:, :1], step)
+    words = philox((block, step, rows.attempt[:, None], rows.image[:, None]), (rows.seed, rows.stream))
     return torch.stack(torch.broadcast_tensors(*words), -1).flatten(1)[:, :n]
 
 # %% ../nbs/01_random.ipynb #bits

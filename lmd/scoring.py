@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'run_fingerprint', 'in_domain_images', 'estimate', 'score_frame', 'shard_files', 'read_shard',
-           'image_batches', 'merge_shards', 'about_machine', 'score_metadata', 'is_scored', 'score_set']
+           'image_batches', 'merge_shards', 'score_metadata', 'is_scored', 'score_set']
 
 # %% ../nbs/30_scoring.ipynb #imports
-import hashlib, json, logging, platform, time
+import hashlib, json, logging, time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import closing, ExitStack
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,11 @@ from tqdm.auto import tqdm
 from .files import check_target, lock, read_metadata, read_scores, round_bits, write_table, write_tables
 from .pictures import Pictures, printable
 from .data import Images, load, random_indices, registry, to_model
-from .machine import join_processes
+from .machine import about_machine, join_processes, map_processes
 from .diffusion import checkpoint_fingerprint
 from .published import model_name
 from .releasing import model_warning
+from .batches import fitting_processes
 from .detector import LMD
 from .settings import AnySetting, make_setting
 
@@ -91,15 +91,17 @@ def estimate(
     n: int, # number of images
     probe: int=2, # steps of the network that are timed
 ) -> dict: # nfe per image, nfe, seconds; None seconds where the evaluations are not known, or none
-    "Network evaluations and seconds that scoring n images will take, from timing the network on one batch"
+    "Network evaluations and seconds that scoring n images will take, from the fastest of a few batches"
     if not detector.nfe > 0 or not n: return {'nfe per image': detector.nfe, 'nfe': 0, 'seconds': None}
     denoiser, size = detector.denoiser, min(detector.batch, n*detector.attempts)
     x = torch.zeros(size, denoiser.channels, denoiser.size, denoiser.size, device=denoiser.device)
     with torch.inference_mode():
         denoiser(x, .5)                       # the first call plans memory and kernels
-        began = time.perf_counter()
-        for _ in range(probe): denoiser(x, .5)[0].sum().item()
-    per_evaluation = getattr(detector, 'passes', 1)*(time.perf_counter() - began)/probe/size
+        seconds = []
+        for _ in range(probe):
+            began = time.perf_counter()
+            denoiser(x, .5)[0].sum().item(); seconds.append(time.perf_counter() - began)
+    per_evaluation = getattr(detector, 'passes', 1)*min(seconds)/size
     return {'nfe per image': detector.nfe, 'nfe': n*detector.nfe, 'seconds': n*detector.nfe*per_evaluation}
 
 # %% ../nbs/30_scoring.ipynb #shard-frame
@@ -110,7 +112,11 @@ def score_frame(
 ) -> pd.DataFrame: # columns image (int32), attempt (int16) and one float32 per distance; sorted
     "The distances of some images, to 12 significant bits; raises ValueError on NaN or Inf"
     x = to_model(images[index], detector.size, detector.channels)
-    measured, r = detector.measure(x, images.keys(index)), detector.attempts
+    return _frame(detector, x, images.keys(index), index)
+
+def _frame(detector, x, keys, index):
+    "The distances of images `x`, which `index` numbers and `keys` gives random numbers"
+    measured, r = detector.measure(x, keys), detector.attempts
     for name, d in measured.items():
         if not (finite := np.isfinite(d).all(1)).all():
             raise ValueError(f"{name} of image {index[~finite][0]} is not a finite number: "
@@ -152,15 +158,57 @@ def image_batches(
     "As many images at a time as fill a batch with all their attempts, at least one"
     return np.split(index, range(step := max(batch//attempts, 1), len(index), step))
 
+# %% ../nbs/30_scoring.ipynb #task
+def _task(detector, images, index):
+    "What `_Scorer` takes, and the seconds that reading took"
+    began = time.perf_counter()
+    x = to_model(images[index], detector.size, detector.channels).numpy()
+    return x, images.keys(index).numpy(), index, time.perf_counter() - began
+
+# %% ../nbs/30_scoring.ipynb #scorer
+class _Scorer:
+    "A detector at work, in this process or another"
+    def __init__(self, detector, compiled): self.detector, self.compiled = detector, compiled
+
+    def __call__(self, task):
+        "Table of a few images, the evaluations that were counted, the seconds it took"
+        (x, keys, index, reading), began = task, time.perf_counter()
+        if self.compiled: self._compile()
+        if counts := hasattr(self.detector, 'evaluations'): self.detector.evaluations.clear()
+        frame = _frame(self.detector, torch.from_numpy(x), torch.from_numpy(keys), index)
+        counted = list(self.detector.evaluations) if counts else []
+        return frame, counted, reading + time.perf_counter() - began
+
+    def _compile(self):
+        try: self.detector.denoiser = self.detector.denoiser.compiled(*self.compiled)
+        except RuntimeError as e: _log.warning(str(e))
+        self.compiled = None
+
 # %% ../nbs/30_scoring.ipynb #score-shard
-def _score_shard(detector, images, index, path, identity, batch, bar):
-    "Score the images of one shard and write it"
-    began, parts = time.perf_counter(), []
-    if hasattr(detector, 'evaluations'): detector.evaluations.clear()    # it counts them as it goes
-    for few in image_batches(index, batch, detector.attempts):
-        parts.append(score_frame(detector, images, few)); bar.update(len(few))
-    write_table(pd.concat(parts, ignore_index=True), path, fingerprint=identity, n=len(index),
-                nfe=detector.nfe, seconds=time.perf_counter() - began)
+def _write_shard(detector, parts, path, identity):
+    "Write what `_Scorer` gave of the images of a shard"
+    frames, counted, seconds = zip(*parts)
+    if hasattr(detector, 'evaluations'): detector.evaluations[:] = sum(counted, [])
+    frame = pd.concat(frames, ignore_index=True)
+    write_table(frame, path, fingerprint=identity, n=frame['image'].nunique(), nfe=detector.nfe,
+                seconds=sum(seconds))
+
+# %% ../nbs/30_scoring.ipynb #ways
+def _ways(detector, state, processes, compiled, cache):
+    "A function of the estimate and the images: how many processes, and how the network is compiled"
+    lift, one = isinstance(detector, LMD), state.num_processes > 1 or state.device.type != 'cpu'
+    if processes and processes > 1 and one:
+        raise ValueError("several processes of `lmd score` are for one CPU: with torchrun, or on "
+                         f"{state.device.type}, leave --processes away")
+    few = max(detector.batch//detector.attempts, 1) if lift else 1
+    size = min(few*detector.attempts, detector.batch) if lift else 0
+    def choose(cost, n):
+        seconds, parts = cost['seconds'] or 0, -(-n//few)
+        fits = fitting_processes(detector.denoiser if lift else None, size)
+        wanted = processes or (1 if one or seconds < 120 else fits)
+        long = compiled or compiled is None and seconds >= 600
+        return max(min(wanted, parts), 1), (size, str(cache)) if long and lift and size else None
+    return choose
 
 # %% ../nbs/30_scoring.ipynb #merge
 def _together(paths, rows=50_000):
@@ -184,17 +232,6 @@ def merge_shards(
     write_tables(_together(paths), out, **metadata)
     for p in paths: p.unlink()
     if not any(paths[0].parent.iterdir()): paths[0].parent.rmdir()
-
-# %% ../nbs/30_scoring.ipynb #about-machine
-def about_machine() -> dict: # cpu, gpu, threads, and versions of python and of what a score depends on
-    "What the metadata say of the machine"
-    cpu = platform.processor()
-    if Path('/proc/cpuinfo').exists():
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
-        cpu = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), cpu)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return dict(cpu=cpu, gpu=gpu, threads=torch.get_num_threads(), python=platform.python_version(),
-                **{p: version(p) for p in ('lmd', 'torch', 'diffusers', 'lpips')})
 
 # %% ../nbs/30_scoring.ipynb #score-metadata
 def _repeated(images, setting):
@@ -264,6 +301,8 @@ def score_set(
     shard: int=500,
     root: str|Path='data',
     say: Callable=lambda cost: None,
+    processes: int|None=1,
+    compiled: bool|None=False,
 ):
     """Score a set into a file, alone or as one of several processes; goes on where an earlier call stopped.
 
@@ -289,6 +328,11 @@ def score_set(
         Folder of the data sets, where a method that is fitted finds the in-domain images.
     say
         Called with `lmd.scoring.estimate` of what is to be done, before it is done.
+    processes
+        Of this machine, see `map_processes`; None takes what is faster. A script that asks for several
+        needs Python's ``if __name__ == '__main__'``. `torchrun` starts processes of its own.
+    compiled
+        Whether the network is compiled (`Denoiser.compiled`); None compiles it for long runs.
 
     Raises
     ------
@@ -304,7 +348,8 @@ def score_set(
         state.wait_for_everyone()
         if not is_scored(out, images, model, setting):
             detector = setting.detector(model, str(state.device), batch, root)
-            _score_into(out, folder, detector, images, model, setting, batch, shard, state, say)
+            ways = _ways(detector, state, processes, compiled, Path(work)/'compiled')
+            _score_into(out, folder, detector, images, model, setting, batch, shard, state, say, ways)
         state.wait_for_everyone()
 
 # %% ../nbs/30_scoring.ipynb #take-locks
@@ -320,24 +365,33 @@ def _take_locks(locks, folder, out, images, model, setting):
         _log.warning(f'{images.name}: {n} of {N} pictures are scored, as the setting says (n)')
 
 # %% ../nbs/30_scoring.ipynb #score-into
-def _score_into(out, folder, detector, images, model, setting, batch, shard, state, say):
+def _score_into(out, folder, detector, images, model, setting, batch, shard, state, say, ways):
     "Score what is missing, and put the shards together"
     identity = run_fingerprint(model, images, setting)
     files = shard_files(folder, setting.indices(images), shard)
     todo = [path for path, index in files.items() if read_shard(path, identity, index) is None]
-    if state.is_main_process: say(estimate(detector, sum(len(files[path]) for path in todo)))
+    cost = estimate(detector, sum(len(files[path]) for path in todo))
+    if state.is_main_process: say(cost)
+    processes, compiled = ways(cost, sum(len(files[path]) for path in todo))
     state.wait_for_everyone()
-    _score_shards(detector, images, {path: files[path] for path in todo}, identity, batch, state)
+    _score_shards(detector, images, {path: files[path] for path in todo}, identity, batch, state, processes,
+                  compiled)
     if state.is_main_process:
-        about = score_metadata(images, model, setting)
-        merge_shards(list(files), out, **about, processes=state.num_processes)
+        about = score_metadata(images, model, setting) | {'compiled': compiled is not None}
+        merge_shards(list(files), out, **about, processes=state.num_processes*processes)
 
 # %% ../nbs/30_scoring.ipynb #score-shards
-def _score_shards(detector, images, files, identity, batch, state):
-    "This process's part of the shards, and then wait for the other processes"
+def _score_shards(detector, images, files, identity, batch, state, processes, compiled):
+    "This process's part of the shards, by several of its own, and then wait for the other processes"
     mine = list(files)[state.process_index::state.num_processes]
+    parts = {path: image_batches(files[path], batch, detector.attempts) for path in mine}
+    tasks = (_task(detector, images, few) for path in mine for few in parts[path])
     disable = None if state.is_main_process else True           # None: shown on a terminal only
     total = sum(len(files[path]) for path in mine)
-    with tqdm(total=total, desc=f'score {images.name}', unit='image', disable=disable) as bar:
-        for path in mine: _score_shard(detector, images, files[path], path, identity, batch, bar)
+    with (tqdm(total=total, desc=f'score {images.name}', unit='image', disable=disable) as bar,
+          closing(map_processes(_Scorer(detector, compiled), tasks, processes)) as done):
+        for path in mine:
+            scored = []
+            for few in parts[path]: scored.append(next(done)); bar.update(len(few))
+            _write_shard(detector, scored, path, identity)
     state.wait_for_everyone()

@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 
 # %% ../../nbs/study/07_benchmark.ipynb #own-imports
 from ..random import Randomness
+from ..machine import about_machine
 from ..files import file_md5, read_scores, write_table
 from ..data import get_set, Images, load, random_indices, to_model
 from ..plots import save_table
@@ -35,7 +36,7 @@ from ..masking import Checkerboard
 from ..diffusion import Denoiser, make_unet, save_checkpoint, VPLinear
 from ..batches import pair_batches
 from ..settings import load_params, Setting
-from ..scoring import about_machine, image_batches, score_frame
+from ..scoring import image_batches, score_frame
 
 # %% ../../nbs/study/07_benchmark.ipynb #seconds-of
 def seconds_of(
@@ -298,7 +299,7 @@ def profile_batch(
     with ExitStack() as stack:
         for owner, name, label in labels:
             stack.enter_context(patch.object(owner, name, _labelled(getattr(owner, name), label)))
-        every = _labelled(lambda *args, own=place._distances: list(own(*args)), 'distances')
+        every = _labelled(place._distances, 'distances')
         stack.enter_context(patch.object(place, '_distances', every))
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA]*cuda
         run = stack.enter_context(profile(activities=activities, acc_events=True))
