@@ -14,7 +14,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from PIL import Image
 from cycler import cycler
 from matplotlib.axes import Axes
@@ -30,6 +29,7 @@ from .files import replace_files
 # %% ../nbs/07_plots.ipynb #set-style
 def set_style() -> None:
     "Set the book's style for all figures made from now on."
+    import seaborn as sns                           # takes a second, and a detector draws nothing
     colors = sns.color_palette('colorblind', 6)
     dashes = ['-', '--', '-.', ':', (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))]
     sns.set_theme(context='paper', style='ticks', font='DejaVu Sans', rc={
@@ -85,7 +85,7 @@ def draw_image(
         if hatch := _hatch(np.asarray(mask)[0] == 0): ax.add_patch(hatch)
     ax.set_title(title, fontsize='small')
     ax.set(xticks=[], yticks=[])
-    sns.despine(ax=ax, left=True, bottom=True)
+    ax.spines[:].set_visible(False)
     return ax
 
 # %% ../nbs/07_plots.ipynb #show-images
@@ -228,6 +228,7 @@ def plot_attempts(
     if missing:
         raise ValueError(f'results lack the columns {sorted(missing)}; they have {list(results.columns)}')
     if ax is None: ax = plt.subplots()[1]
+    import seaborn as sns
     sns.lineplot(results, x='attempts', y='auc', hue='distance', style='distance', markers=True,
                  errorbar=('pi', 95), ax=ax)
     ax.set(xlabel='attempts', ylabel='ROC-AUC', xticks=sorted(results['attempts'].unique()))

@@ -85,3 +85,11 @@ def test_methods_stand_in_the_class(name):
     module = ast.parse(inspect.getsource(inspect.getmodule(cls)))
     body = next(n for n in module.body if isinstance(n, ast.ClassDef) and n.name == name).body
     assert {*methods(cls)} <= {n.name for n in body if isinstance(n, ast.FunctionDef)} & {*vars(cls)}
+
+
+@pytest.mark.slow
+def test_wheel_works_with_no_repository_in_sight():
+    "Built, installed beside the packages of the lock, and used in another folder: train, score, calibrate, detect"
+    done = subprocess.run([str(ROOT / "scripts/release.sh"), "beside"], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "detects on digits" in done.stdout

@@ -288,8 +288,5 @@ def page_command(names, given, notebooks, reports, params):
 @click.argument('folder', default='paper_scale')
 def plan_command(folder):
     "List the stages of the pipeline in FOLDER with their images, network evaluations, operations and hours."
-    from lmd.study.plan import plan, summarise_plan
-    stages = plan(folder)
-    click.echo(stages.to_string(index=False, float_format='%.3g', na_rep=''))
-    click.echo('\nBy kind of stage. The hours are extrapolated from the makers\' figures, not measured.\n')
-    click.echo(summarise_plan(stages).to_string(index=False, float_format='%.1f'))
+    from lmd.study.plan import plan, plan_text
+    click.echo(plan_text(plan(folder)))
