@@ -121,13 +121,14 @@ pages = { # page of nbs/paper: keys of its lines, in order
     'figure1': 'drawn', 'figure2': 'models other-images', 'figure3': 'other-images',
     'figure4': 'other-images', 'figure5': 'models other-images', 'figure6': 'faces natural images',
     'figure7': 'models kmnist attempts simclr',
-    'fidelity': 'sampler schedule bf16 models images', 'adaptive': 'all-attempts models sampler',
+    'fidelity': 'sampler schedule bf16 models kmnist svhn images',
+    'adaptive': 'all-attempts models sampler kmnist svhn',
     'choice': 'combination models sampler',
     'detector': 'combination threshold models sampler kmnist svhn images',
-    'localisation': 'maps models sampler', 'frontier': 'models sampler images',
+    'localisation': 'maps models sampler', 'frontier': 'models sampler kmnist svhn images',
     'relatives': 'one-model models kmnist svhn regret features images',
-    'klip': 'klip-tasks klip-windows klip-measurement klip-chains klip-scores models kmnist',
-    'repairing': 'sr-networks sr-network sr-sets sr-choice svhn images',
+    'klip': 'klip-tasks klip-windows klip-measurement klip-chains klip-scores models kmnist svhn',
+    'repairing': 'sr-networks sr-network sr-sets sr-choice svhn tiny images',
     'outlier_aware': 'oal-sets oal-students oal-rate oal-transfer oal-teacher oal-outliers oal-fpr',
     'benchmark': 'models repaint'}
 
