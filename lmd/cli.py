@@ -247,7 +247,11 @@ def _score_options(command):
             'super-resolution, outlier-aware or panel. Alone: the setting of that name, or the method with '
             'its defaults; with --setting: what that must be an entry of.'),
         click.option('--setting',
-            help='Name of an entry of `lmd settings list`. [default: METHOD]')):
+            help='Name of an entry of `lmd settings list`. [default: METHOD]'),
+        click.option('--processes', type=click.IntRange(1), default=1, show_default=True,
+            help='Of this machine, on a CPU; the scores are the same.'),
+        click.option('--compile', 'compiled', is_flag=True,
+            help='Compile the network first, which takes minutes: for long runs.')):
         command = option(command)
     return command
 
@@ -257,8 +261,8 @@ def _score_options(command):
 @shared_options('model')
 @_score_options
 @shared_options('changes', 'split', 'params', 'root', 'work', 'device', 'batch', 'skip')
-def score_command(sources, model, setting, method, out, changes, split, params, root, work, device, batch,
-                  skip_unreadable):
+def score_command(sources, model, setting, method, out, processes, compiled, changes, split, params, root,
+                  work, device, batch, skip_unreadable):
     """Score images. A SOURCE is SET, SET:SPLIT or SET:SPLIT:OUTLIERS, or the path of a folder or picture.
 
     Most methods use a denoiser of `lmd train`; regret a vae, repairing a repairer, outlier-aware a
@@ -271,7 +275,7 @@ def score_command(sources, model, setting, method, out, changes, split, params, 
     if method not in (None, settings.method):
         raise ValueError(f'{setting} is a setting of the method {settings.method}, not of {method}')
     scored = score_sets(sources, model, settings, out, split, root, device, batch, work,
-                        skip_unreadable, _say)
+                        skip_unreadable, _say, processes, compiled)
     warn_of_model(model)
     for path in scored:
         about = read_metadata(Path(path).with_suffix('.parquet'))

@@ -212,15 +212,17 @@ def score_sets(
     work: str|Path='runs', # folder of work in progress
     skip_unreadable: bool=False, # leave out pictures that cannot be read
     say=lambda cost: None, # called with `estimate` before each source
+    processes: int|None=1, # of this machine, on a CPU; None = what is faster
+    compiled: bool|None=False, # whether the network is compiled; None = where that pays
 ) -> dict: # path -> Images, in the order of the sources; in processes other than the main one {}
     "Score each source that has no complete file yet; raises ValueError and FileNotFoundError as `load_split`"
     state, scored, paths = join_processes(device), {}, score_paths(sources, out, split)
-    for path in paths:
-        for file in (path, path.with_suffix('.parquet')): check_target(file)
+    for file in [f for path in paths for f in (path, path.with_suffix('.parquet'))]: check_target(file)
     for source, path in zip(sources, paths):
         images = load_split(*parse_source(source, split), root=root, skip_unreadable=skip_unreadable)
         if not is_scored(table := path.with_suffix('.parquet'), images, model, setting):
-            score_set(images, model, setting, table, device, batch, work, root=root, say=say)
+            score_set(images, model, setting, table, device, batch, work, root=root, say=say,
+                      processes=processes, compiled=compiled)
         scored[path] = images
     return _finished(scored, out, setting) if state.is_main_process else {}
 
