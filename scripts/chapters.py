@@ -5,6 +5,7 @@
 """
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,12 +22,22 @@ def run(path):
     return path, *test_nb(path, skip_flags=config.tst_flags.split(), basepath=config.config_path)
 
 
-config = get_config()
+def apart(path):
+    "The same in a process of its own, which may start others"
+    here, there = fork.Pipe(duplex=False)
+    process = fork.Process(target=lambda: there.send(run(path)))
+    process.start()
+    there.close()
+    try: return here.recv()
+    except EOFError: return path, False, 0.          # it died without a word
+    finally: process.join()
+
+
+config, fork = get_config(), get_context("fork")
 os.chdir(config.config_path)
 paths = [Path(p).absolute() for p in sys.argv[1:]]
 if not paths: paths = [p for p in nbglob(config.nbs_path, as_path=True) if not (p.parent/".notest").exists()]
 paths = sorted(paths, key=lambda p: p.stat().st_size, reverse=True)       # the longest first
-with get_context("fork").Pool(2, maxtasksperchild=1) as pool:
-    done = sorted(pool.imap_unordered(run, paths), key=lambda result: -result[2])
+with ThreadPoolExecutor(2) as pool: done = sorted(pool.map(apart, paths), key=lambda result: -result[2])
 for path, _, seconds in done: print(f"{seconds:6.1f} s  {path.relative_to(config.config_path)}")
 if failed := [str(path) for path, passed, _ in done if not passed]: sys.exit("failed: " + " ".join(failed))

@@ -33,6 +33,7 @@ from ..files import file_md5, read_scores, write_table
 from ..data import get_set, Images, load, random_indices, to_model
 from ..plots import save_table
 from ..masking import Checkerboard
+from ..unet import as_diffusers
 from ..diffusion import Denoiser, make_unet, save_checkpoint, VPLinear
 from ..batches import pair_batches
 from ..settings import load_params, Setting
@@ -207,7 +208,7 @@ def repaint(
     "diffusers' RePaint pipeline on the weights of a denoiser"
     factor, scheduler = denoiser.network.factor, RePaintPart()
     scheduler.part = part
-    pipeline = RePaintPipeline(denoiser.network.unet, scheduler)
+    pipeline = RePaintPipeline(as_diffusers(denoiser.network.unet), scheduler)
     pipeline.set_progress_bar_config(disable=True)
     unshuffled = (F.pixel_unshuffle(a, factor) for a in (x, M.expand_as(x)))
     y = pipeline(*unshuffled, num_inference_steps=steps, output_type='np').images
