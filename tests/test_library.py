@@ -89,7 +89,8 @@ def test_methods_stand_in_the_class(name):
 
 @pytest.mark.slow
 def test_wheel_works_with_no_repository_in_sight():
-    "Built, installed beside the packages of the lock, and used in another folder: train, score, calibrate, detect"
-    done = subprocess.run([str(ROOT / "scripts/release.sh"), "beside"], capture_output=True, text=True, timeout=600)
+    "Built, installed beside the packages of the lock, used elsewhere: train, score, calibrate, detect"
+    command = [str(ROOT / "scripts/release.sh"), "beside"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "detects on digits" in done.stdout

@@ -336,7 +336,7 @@ def check_klip(out, scores):
     for model, outside in PAIRS:
         expected = area(scores, model, outside, "klip", "klip_max", few=25)
         of = lines.loc[(model, outside)]["ROC-AUC"]
-        assert of["KLIP, largest block"] == pytest.approx(expected, abs=1e-5)
+        assert of["KLIP, own window"] == pytest.approx(expected, abs=1e-5)
     ranges = table(out, "sensitivity", "of", "against")
     assert (ranges["best"] == .9).all() and (ranges["worst"] == .6).all()
     assert (ranges.loc["image", "setting"] == .8).all() and (ranges.loc["pixel", "setting"] == .7).all()

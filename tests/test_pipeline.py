@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 from safetensors.torch import load_file
 
 from conftest import ROOT
+from lmd.checkpoints import CALIBRATIONS
 from lmd.cli import main
 from lmd.data import fetch, load, registry
 from lmd.diffusion import checkpoint_fingerprint, load_denoiser
@@ -172,7 +173,7 @@ def test_checkpoint(folder, tmp_path):
     model, entry = opened(folder), load_params("train", folder.name, ROOT / "params.yaml")
     x = torch.zeros(2, about["channels"], about["size"], about["size"])
     assert all(v.isfinite().all() and v.shape == x.shape for v in images_of(model, x))
-    files = [file for file in folder.rglob("*.safetensors") if file.name != "calibration.safetensors"]
+    files = [file for file in folder.rglob("*.safetensors") if file.stem not in CALIBRATIONS]
     weights = [v for file in files for v in load_file(file).values()]
     assert weights and all(v.dtype == torch.float16 for v in weights if v.is_floating_point())
     assert from_entry(type(entry), about["training"]) == entry

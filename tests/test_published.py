@@ -117,7 +117,8 @@ def test_a_released_network_is_that_of_diffusers_and_is_written_as_it_was(folder
 
 def test_a_released_checkpoint_is_opened_without_diffusers_and_without_the_compiler():
     code = ("import sys, torch; from lmd.diffusion import load_denoiser\n"
-            "with torch.inference_mode(): load_denoiser('checkpoints/digits')(torch.zeros(1, 1, 16, 16), .5)\n"
+            "denoiser, x = load_denoiser('checkpoints/digits'), torch.zeros(1, 1, 16, 16)\n"
+            "with torch.inference_mode(): denoiser(x, .5)\n"
             "print(*[name for name in ('diffusers', 'torch._dynamo') if name in sys.modules])")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           check=True).stdout.split() == []

@@ -153,17 +153,17 @@ def frontier_command(source, model, setting, outside, out, n, scores, most, para
 
 # %% ../../nbs/study/23_cli.ipynb #calibrate-command
 @study.command('calibrate')
-@click.argument('model')
+@click.argument('released', metavar='MODEL')
 @click.argument('name', type=click.Choice(['calibration', 'default-panel', 'cheap-panel']))
 @click.option('--kind', 'kinds', multiple=True, default=('flip', 'letter'), show_default=True,
               help='Of outliers made from validation images; may be given several times.')
 @click.option('--scores', default='scores', show_default=True, help='Folder of the scores.')
 @click.option('--checkpoints', default='checkpoints', show_default=True, help='Folder of the checkpoints.')
-def calibrate_command(model, name, kinds, scores, checkpoints):
+def calibrate_command(released, name, kinds, scores, checkpoints):
     "Calibrate the released MODEL on its validation images: LMD alone, or a panel that they choose."
     from lmd.study.panel_study import calibrate_released
-    detector = calibrate_released(scores, model, name, checkpoints, kinds)
-    click.echo(f'{checkpoints}/{model}/{name}: {len(detector.combination.quantities)} quantities')
+    detector = calibrate_released(scores, released, name, checkpoints, kinds)
+    click.echo(f'{checkpoints}/{released}/{name}: {len(detector.combination.quantities)} quantities')
 
 # %% ../../nbs/study/23_cli.ipynb #recipes-command
 @study.command('recipes')
