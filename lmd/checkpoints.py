@@ -125,10 +125,12 @@ def new_checkpoint(
     finally: shutil.rmtree(new, ignore_errors=True)
 
 # %% ../nbs/10_checkpoints.ipynb #fingerprint
-def _unsealed(path): # the bytes of a file; of lmd.json as they were before it was sealed
+_notes = 'weights', 'md5', 'speed' # entries of lmd.json that decide nothing: the seal, how fast it was trained
+
+def _unsealed(path): # the bytes of a file; of lmd.json without these notes
     data = path.read_bytes()
-    if path.name != 'lmd.json' or b'"weights"' not in data and b'"md5"' not in data: return data
-    about = {key: value for key, value in read_json(path).items() if key not in ('weights', 'md5')}
+    if path.name != 'lmd.json' or not any(f'"{key}"'.encode() in data for key in _notes): return data
+    about = {key: value for key, value in read_json(path).items() if key not in _notes}
     return (json.dumps(about, indent=1) + '\n').encode()
 
 def checkpoint_fingerprint(

@@ -147,5 +147,4 @@ def release(self: TrainSettings,
     pictures = {'loss.png': 'loss curve', 'samples.png': 'samples'}
     save_checkpoint(denoiser, out, self.schedule, model_card(out.name, summary, images, self, rows, pictures),
                     lambda new: _draw_card(run, denoiser, new), data=images.name, data_md5=images.md5,
-                    training=asdict(self), loss=loss, val_loss=val_loss, check=check,
-                    **{name: v for name, v in run.past.items() if name != 'speed'})  # no part of what it is
+                    training=asdict(self), loss=loss, val_loss=val_loss, check=check, **run.past)
