@@ -125,7 +125,7 @@ def new_checkpoint(
     finally: shutil.rmtree(new, ignore_errors=True)
 
 # %% ../nbs/10_checkpoints.ipynb #fingerprint
-_notes = 'weights', 'md5', 'speed' # entries of lmd.json that decide nothing: the seal, how fast it was trained
+_notes = 'weights', 'md5', 'speed' # entries of lmd.json that decide nothing: the seal, the training's speed
 
 def _unsealed(path): # the bytes of a file; of lmd.json without these notes
     data = path.read_bytes()

@@ -21,7 +21,7 @@ from .checkpoints import (check_finite, checkpoint_fingerprint, load_weights, mo
 from .machine import check_device
 from .schedules import (Discrete, Schedule, schedule_from_dict, schedule_from_diffusers, schedulers,
                            schedules, SubVP, VE, VPCosine, VPLinear)
-from .unet import as_diffusers, CompiledNetwork, defaults, known_config, save_unet, UNet2D
+from .unet import CompiledNetwork, defaults, known_config, save_unet, UNet2D
 
 # %% ../nbs/13_diffusion.ipynb #to-x0-eps
 def _to_x0_eps(out, x_t, alpha, sigma, prediction):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from .unet import known_config, Norm, UNet2D
+from .unet import fourier_features, known_config, Norm, UNet2D
 
 # %% ../nbs/14_score_sde.ipynb #config
 @dataclass(frozen=True)
@@ -148,9 +148,7 @@ class Fourier(nn.Module):
     def __init__(self, width):
         super().__init__()
         self.W = nn.Parameter(torch.randn(width)*16, requires_grad=False)
-    def forward(self, sigma):
-        angles = sigma.log()[:, None]*self.W*2*math.pi
-        return torch.cat([angles.sin(), angles.cos()], 1)
+    def forward(self, sigma): return fourier_features(sigma, self.W)
 
 # %% ../nbs/14_score_sde.ipynb #nin
 class NIN(nn.Module):

@@ -204,8 +204,8 @@ def _ways(detector, state, processes, compiled, cache):
     size = min(few*detector.attempts, detector.batch) if lift else 0
     def choose(cost, n):
         seconds, parts = cost['seconds'] or 0, -(-n//few)
-        fits = fitting_processes(detector.denoiser if lift else None, size)
-        wanted = processes or (1 if one or seconds < 120 else fits)
+        wanted = processes or (1 if one or seconds < 120 else
+                               fitting_processes(detector.denoiser if lift else None, size))
         long = compiled or compiled is None and seconds >= 600
         return max(min(wanted, parts), 1), (size, str(cache)) if long and lift and size else None
     return choose
@@ -370,9 +370,10 @@ def _score_into(out, folder, detector, images, model, setting, batch, shard, sta
     identity = run_fingerprint(model, images, setting)
     files = shard_files(folder, setting.indices(images), shard)
     todo = [path for path, index in files.items() if read_shard(path, identity, index) is None]
-    cost = estimate(detector, sum(len(files[path]) for path in todo))
+    n = sum(len(files[path]) for path in todo)
+    cost = estimate(detector, n)
     if state.is_main_process: say(cost)
-    processes, compiled = ways(cost, sum(len(files[path]) for path in todo))
+    processes, compiled = ways(cost, n)
     state.wait_for_everyone()
     _score_shards(detector, images, {path: files[path] for path in todo}, identity, batch, state, processes,
                   compiled)
