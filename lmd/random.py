@@ -125,7 +125,8 @@ def _numpy_words(rows, step, n):
 def _words(self: Randomness, step, n):
     "(B, n) random 64-bit words as int64."
     step = _unsigned(step, 'step')
-    return (_numpy_words if self.image.device.type == 'cpu' else _tensor_words)(self, step, n)
+    many = n >= 64 and self.image.device.type == 'cpu'      # a call a row pays from here on
+    return (_numpy_words if many else _tensor_words)(self, step, n)
 
 def _tensor_words(rows, step, n):
     "The same by tensors, on whatever device the rows are."
