@@ -61,11 +61,12 @@ def aggregate(
 # %% ../nbs/25_aggregation.ipynb #attempt-matrix
 def attempt_matrix(
     scores: pd.DataFrame, # a row for each image and attempt; columns `image`, `attempt`, each distance
-    column: str, # the distance to take
+    column: str|list, # the distance to take; of several, the columns are pairs of `column` and `attempt`
 ) -> pd.DataFrame: # (N, r) float; index `image`, columns `attempt`, both ascending
-    "One distance as images x attempts; raises ValueError on missing or doubled columns, rows or attempts."
-    if column in ('image', 'attempt'): raise ValueError(f'{column} is no distance')
-    missing = {'image', 'attempt', column} - set(scores.columns)
+    "A distance as images x attempts; raises ValueError on missing or doubled columns, rows or attempts."
+    names = {column} if isinstance(column, str) else set(column)
+    if key := names & {'image', 'attempt'}: raise ValueError(f'{min(key)} is no distance')
+    missing = (names | {'image', 'attempt'}) - set(scores.columns)
     if missing:
         raise ValueError(f'the scores have no column {sorted(missing)}; they have {list(scores.columns)}')
     if scores.empty: raise ValueError('the scores have no rows')

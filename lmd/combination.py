@@ -32,8 +32,8 @@ def measurements(
     "What `measure` returned when the score file was made; raises ValueError as `attempt_matrix`"
     names = [name for name in scores.columns if name not in ('image', 'attempt')]
     if not names: raise ValueError(f'the scores have no distances, only {list(scores.columns)}')
-    matrices = {name: attempt_matrix(scores, name) for name in names}
-    return {name: m.to_numpy() for name, m in matrices.items()}, matrices[names[0]].index.to_numpy()
+    matrices = attempt_matrix(scores, names)
+    return {name: matrices[name].to_numpy() for name in names}, matrices.index.to_numpy()
 
 # %% ../nbs/32_combination.ipynb #log-distance
 FLOOR = 1e-6 # smallest distance that is told from none: the variance of rounding to 8 bits, 1/(12 * 255**2)
