@@ -147,7 +147,12 @@ def test_two_models_from_official_files_to_table_1(place):
     methods = ["Input complexity", "Likelihood regret", "DDPM-OOD", "DiffPath", "MSMA"]
     page = run_page("table1", dict(pairs=pairs, methods=methods, versions={}, columns=["ssim", "mse"],
                                    setting="paper", wanted=[], scores=str(place / "scores")),
-                    place / "params.yaml", ROOT / "nbs/paper", place / "reports")
+                    place / "params.yaml", ROOT / "nbs/paper", place / "reports", without="this-study")
+    departures = pd.read_csv(page / "departures.csv").set_index("what")["here"]
+    assert list(departures.index[:2]) == ["models", "sampler"] and "channel" not in departures["models"]
+    assert departures["sampler"] == "euler-maruyama, 2 steps from t = 1"
+    assert not {"KMNIST", "SVHN", "noise schedule", "test images"} & set(departures.index)
+    assert "kmnist7k" not in (page / "table1.ipynb").read_text(encoding="utf-8")
     table = pd.read_csv(page / "methods.csv")
     assert table["in-domain"].tolist()[:2] == ["mnist", "kmnist"]
     assert table[["LMD", *methods]].iloc[:2].notna().all(axis=None)

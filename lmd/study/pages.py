@@ -70,6 +70,7 @@ def run_page(
     notebooks: str|Path = 'nbs/paper', # folder of the pages' notebooks; they run there
     reports: str|Path = 'reports', # folder of the results
     kernel: KernelManager|None = None, # runs the page; None = a kernel of its own
+    without: str|None = None, # tag of cells that are left out, such as what one study's models are like
 ) -> Path: # the folder of the page, with <name>.ipynb, csv and png files
     "Run a page; raises FileNotFoundError without its notebook, ValueError for a parameter that it has not."
     notebook, folder = Path(notebooks)/f'{name}.ipynb', Path(reports)/name
@@ -81,17 +82,19 @@ def run_page(
         raise ValueError(f"the page {name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
     no_text(**{k: v for k, v in values.items() if known[k]['default'].startswith(('[', '{'))})
     check_page_folder(folder)
-    return _run(notebook, values, folder, kernel)
+    return _run(notebook, values, folder, kernel, without)
 
 # %% ../../nbs/study/13_pages.ipynb #run-in-place
-def _run(notebook, values, folder, kernel):
+def _run(notebook, values, folder, kernel, without):
     "Run a notebook with its outputs in a new folder, and put that in the place of `folder`"
     new = folder.with_name(f'.{folder.name}.tmp')
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     file, home = new/f'{folder.name}.ipynb', notebook.parent
     temporary, final = (Path(os.path.relpath(f, home)).as_posix() for f in (new, folder))
-    papermill.execute_notebook(notebook, file, {**values, 'out': temporary}, cwd=home, progress_bar=False,
+    page = nbformat.read(notebook, 4)
+    page.cells = [cell for cell in page.cells if without not in cell.metadata.get('tags', [])]
+    papermill.execute_notebook(page, file, {**values, 'out': temporary}, cwd=home, progress_bar=False,
                                km=kernel, extra_arguments=['--log-level=ERROR'])  # nothing on how it talks
     nbformat.write(tidy(nbformat.read(file, 4), temporary, final), file)
     shutil.rmtree(folder, ignore_errors=True)
@@ -105,13 +108,14 @@ def run_pages(
     params: str|Path = 'params.yaml', # parameter file
     notebooks: str|Path = 'nbs/paper', # folder of the pages' notebooks; they run there
     reports: str|Path = 'reports', # folder of the results
+    without: str|None = None, # tag of cells that are left out
 ): # yields the folder of each page when it is done
     "Run pages one after the other in one kernel; raises as `run_page`."
     kernel = KernelManager(kernel_name='python3')
     try:
         for name in names:
             if kernel.has_kernel: _delete_variables(kernel)
-            yield run_page(name, given, params, notebooks, reports, kernel)
+            yield run_page(name, given, params, notebooks, reports, kernel, without)
     finally:
         if kernel.has_kernel: kernel.shutdown_kernel(now=True)
 
