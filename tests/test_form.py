@@ -104,3 +104,8 @@ def test_pictures_in_chapters_are_small():
         for cell in code(notebook):
             pictures = [o["data"]["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
             assert sum(len(p) * 3 / 4 for p in pictures) <= 60e3, (notebook.name, cell.id)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
+def test_outputs_hold_no_state_of_progress_bars(notebook):
+    assert "widgets" not in nbformat.read(notebook, 4).metadata, "remove metadata.widgets, see scripts/notebooks.sh"
