@@ -240,11 +240,18 @@ def _encoded(fig):
     plt.close(fig)
     return 'data:image/png;base64,' + base64.b64encode(drawn.getvalue()).decode()
 
+def _words(value):
+    "A value of a setting as a reader writes it: of a mapping what is not left open"
+    if isinstance(value, dict):
+        return '; '.join(f'{k}: {_words(v)}' for k, v in value.items() if v is not None)
+    return ', '.join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
 def _made_by(identity):
-    "What the scores were made by, a table of text"
-    settings = [(name, str(value)) for name, value in identity['setting'].items() if value is not None]
-    rows = [('method', identity['method']), ('weights (md5)', identity['weights']), *settings]
-    return pd.DataFrame(rows, columns=['', 'made by'])
+    "What the scores were made by, a table of text; each member of a panel has a row"
+    setting = {name: value for name, value in identity['setting'].items() if value is not None}
+    rows = {'method': identity['method'], 'weights (md5)': identity['weights'], **setting}
+    rows |= {f'member {name}': entry for name, entry in rows.pop('members', {}).items()}
+    return pd.DataFrame([(name, _words(value)) for name, value in rows.items()], columns=['', 'made by'])
 
 # %% ../nbs/40_run_report.ipynb #for-the-page
 def _for_page(images, folder):
