@@ -9,9 +9,14 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from diffusers import PNDMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
+from torchvision.models.vision_transformer import VisionTransformer
 
 from conftest import QUICKLY, message
 from lmd.methods.classifiers import load_classifier
+from lmd.methods.pretrained import class_embeddings, open_vit
 from lmd.outliers import synthetic_outliers
 
 KLIP = "--setting", "klip", "--device", "cpu"
@@ -83,6 +88,75 @@ def test_outlier_aware(lmd):
     lmd(*study, "--out", "study/again")                     # releases nothing, and takes up what is trained
     again = pd.read_csv("study/again/table.csv")
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), rows.drop(columns="seconds"))
+
+
+def write_text_encoder(folder, width=32):
+    "A small text encoder of CLIP's with random weights, in the layout of Stable Diffusion's folder"
+    characters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
+    vocabulary = {c: i for i, c in enumerate([*characters, "<|startoftext|>", "<|endoftext|>"])}
+    config = dict(vocab_size=len(vocabulary), hidden_size=width, intermediate_size=width, num_hidden_layers=1,
+                  num_attention_heads=2, max_position_embeddings=16, eos_token_id=len(vocabulary) - 1)
+    layer = {f"{name}.{end}": (width, width) if end == "weight" and "norm" not in name else (width,)
+             for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj",
+                          "mlp.fc1", "mlp.fc2", "layer_norm1", "layer_norm2") for end in ("weight", "bias")}
+    shapes = {"embeddings.token_embedding.weight": (len(vocabulary), width),
+              "embeddings.position_embedding.weight": (16, width), "final_layer_norm.weight": (width,),
+              "final_layer_norm.bias": (width,), **{f"encoder.layers.0.{k}": v for k, v in layer.items()}}
+    generator = torch.Generator().manual_seed(0)
+    for name in ("text_encoder", "tokenizer"): (folder / name).mkdir(parents=True)
+    save_file({f"text_model.{name}": torch.randn(shape, generator=generator) for name, shape in shapes.items()},
+              folder / "text_encoder/model.safetensors", metadata={"format": "pt"})
+    (folder / "text_encoder/config.json").write_text(json.dumps(config))
+    (folder / "tokenizer/vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "tokenizer/merges.txt").write_text("#version: 0.2\n")
+
+
+@pytest.fixture(scope="module")
+def stable(tmp_path_factory):
+    "A tiny folder in Stable Diffusion's layout, made by diffusers, with a ViT of torchvision's beside it"
+    folder = tmp_path_factory.mktemp("stable")
+    torch.manual_seed(0)
+    UNet2DConditionModel(sample_size=4, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4,
+        cross_attention_dim=32, attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",)).save_pretrained(folder / "unet")
+    PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True).save_pretrained(folder / "scheduler")
+    write_text_encoder(folder)
+    vit = VisionTransformer(16, 8, 1, 1, 32, 64, num_classes=3)
+    save_file(vit.state_dict(), folder / "vit.safetensors")
+    return folder
+
+
+def test_outlier_aware_with_networks_of_others(lmd, stable):
+    study = ("study", "outlier-aware", "digits", "--outside", "letters", "--variant", "none", "--variant", "all",
+             "--seed", 1, "-n", 30, "--device", "cpu", "--run", "runs/others", "--embeddings", stable)
+    before = sorted(stable.rglob("*"))
+    lmd(*study, "--teacher", stable / "vit.safetensors", "--latent", stable, "--out", "study/others")
+    assert sorted(stable.rglob("*")) == before                          # what is of others stays as it is
+    assert set(pd.read_csv("study/others/cost.csv")["part"]) == {"teacher", "diffusion", "vos", "none", "all"}
+    rows = pd.read_csv("study/others/table.csv")
+    assert set(rows.loc[rows["variant"] == "teacher", "network"]) == {"vit.safetensors"}
+    told = message(lmd(*study, "--teacher", "resnet", "--out", "study/none", code=1))
+    assert "no network of that name" in told
+
+
+def test_text_encoder_is_that_of_transformers(stable):
+    transformers = pytest.importorskip("transformers", reason="the package transformers is not installed")
+    theirs, own = (f"{stable}/{name}" for name in ("text_encoder", "tokenizer"))
+    tokenizer = transformers.CLIPTokenizer(f"{own}/vocab.json", f"{own}/merges.txt")
+    numbers = tokenizer("ship", return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        known = transformers.CLIPTextModel.from_pretrained(theirs)(input_ids=numbers).pooler_output
+    torch.testing.assert_close(class_embeddings(stable, ["ship"]), known, rtol=1e-4, atol=1e-4)
+
+
+def test_vit_is_that_of_timm(tmp_path):
+    timm = pytest.importorskip("timm", reason="the package timm is not installed")
+    theirs = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=5).eval()
+    save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, tmp_path / "vit.safetensors")
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.inference_mode():
+        known = theirs.forward_head(theirs.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(open_vit(tmp_path / "vit.safetensors", 32)(x), known, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ __all__ = ['Study', 'study', 'localise_command', 'sensitivity_command', 'compare
            'million_command', 'page_command', 'plan_command']
 
 # %% ../../nbs/study/23_cli.ipynb #imports
+from pathlib import Path
+
 import click
 
 from ..cli import Commands, shared_options, Target
@@ -199,9 +201,6 @@ def _oal_options(command):
         click.option('--run', type=Target(folder=True),
             help='Where the states of the runs are kept; studies that share it share '
             'teacher and outliers. [default: runs/SOURCE-student]'),
-        click.option('--latent', type=Target(folder=True),
-            help='Checkpoint folder of the latent diffusion model and its outliers: '
-            'checkpoints/NAME-latent. Without it they stay in --run.'),
         click.option('--student', type=Target(folder=True),
             help='Checkpoint folder of the released student (first seed; variant all, '
             'or else the last one): checkpoints/NAME-student. Without it none is released.'),
@@ -213,15 +212,38 @@ def _oal_options(command):
         command = option(command)
     return command
 
+# %% ../../nbs/study/23_cli.ipynb #outlier-aware-networks
+def _oal_networks(command):
+    "The networks of a study of outlier-aware learning that others may have trained"
+    for option in (
+        click.option('--latent', type=Target(folder=True),
+            help="Folder of the latent diffusion model. One that is there and not lmd's, such as Stable "
+            'Diffusion 1.4, is taken as it is; otherwise one is trained, and released there with its '
+            'outliers: checkpoints/NAME-latent. Without it they stay in --run.'),
+        click.option('--embeddings', type=click.Path(exists=True, file_okay=False),
+            help="Folder with CLIP's text encoder, such as Stable Diffusion's, for the classes' names. "
+            '[default: embeddings are learned with the teacher]'),
+        click.option('--teacher', help='Pretrained network of the teacher, of which the last layer is '
+            "trained: features such as efficientnet-lite0, or a file with the weights of torchvision's or "
+            "timm's ViT. [default: one is trained]")):
+        command = option(command)
+    return command
+
+# %% ../../nbs/study/23_cli.ipynb #is-ours
+def _of_others(folder): # whether there is a latent diffusion model that lmd has not written
+    return bool(folder) and Path(folder, 'unet').is_dir() and not Path(folder, 'lmd.json').exists()
+
 # %% ../../nbs/study/23_cli.ipynb #outlier-aware
 @study.command('outlier-aware')
 @click.argument('source')
 @_study_options('outside', 'out')
 @_oal_options
+@_oal_networks
 @click.option('-n', default=2000, type=click.IntRange(2),
               help='Most images of each test set: seeded random ones.')
 @shared_options('params', 'root', 'device')
-def outlier_aware_command(source, outside, out, config, student, latent, params, **options):
+def outlier_aware_command(source, outside, out, config, student, latent, teacher, embeddings, params,
+                          **options):
     """Train students of SOURCE, a set with labels, with imagined outliers.
 
     The folder gets table.csv, which says how well they know other sets, cost.csv and energies.npz.
@@ -232,8 +254,10 @@ def outlier_aware_command(source, outside, out, config, student, latent, params,
     entries = {kind: f'{source}-{kind}' for kind in ('teacher', 'latent', 'outliers', 'student')}
     if config: entries['student'] = config
     settings = {kind: load_params('train', name, params) for kind, name in entries.items()}
+    given = {'teacher': teacher, 'embeddings': embeddings, 'latent': _of_others(latent) and latent}
     table = write_study(source, outside, out, settings, name=entries['student'], student_out=student,
-                        latent_out=latent, **options)
+                        latent_out=None if given['latent'] else latent,
+                        given={name: place for name, place in given.items() if place}, **options)
     click.echo(table.to_string(float_format='%.3f'))
 
 # %% ../../nbs/study/23_cli.ipynb #bench

@@ -8,7 +8,7 @@ __all__ = ['variants', 'Study', 'Prepared', 'prepare', 'network_energy', 'evalua
 
 # %% ../../nbs/study/12_oal_study.ipynb #imports
 import json, time, warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -26,9 +26,10 @@ from ..evaluation import roc_auc
 from ..outliers import load_split, parse_source, synthetic_outliers
 from ..methods.classifiers import accuracy, Classifier, classifier_outputs, release_classifier
 from ..methods.posthoc import energy, post_hoc_scores, post_hoc_table
-from ..methods.latents import LatentDiffusion, train_latent
+from ..methods.latents import LatentDiffusion, load_latent, tensor_md5, train_latent
 from ..methods.outlier_aware import (
     imagine_outliers, Outliers, save_latent, train_student)
+from ..methods.pretrained import class_embeddings, class_names, train_probe
 
 # %% ../../nbs/study/12_oal_study.ipynb #variants
 variants = { # name -> what differs from the settings of the student
@@ -57,6 +58,7 @@ class Study:
     n: int|None=None      # most images of a test set: seeded random ones
     k: int=50             # neighbour that counts in the score KNN
     device: str='cpu'     # 'cpu' or 'cuda'
+    given: dict=field(default_factory=dict) # networks of others in the place of ours, see `write_study`
 
 # %% ../../nbs/study/12_oal_study.ipynb #prepared
 @dataclass(eq=False)
@@ -83,6 +85,32 @@ def _imagine(study, teacher, model):
     replace_files({study.folder/'outputs.safetensors': lambda p: save_file(outputs, p)})
     return seconds
 
+# %% ../../nbs/study/12_oal_study.ipynb #train-teacher
+def _train_teacher(study, T):
+    "The run of the teacher with class embeddings T, or with its own (None)"
+    name = 'teacher' if T is None else f'teacher-{tensor_md5(T)[:8]}'
+    images, settings, options = (study.images, study.val), study.settings['teacher'], dict(embeddings=T)
+    options |= dict(folder=study.folder/name, device=study.device)
+    if 'teacher' not in study.given: return settings.train(*images, **options)
+    return train_probe(study.given['teacher'], *images, settings, **options)
+
+# %% ../../nbs/study/12_oal_study.ipynb #open-given
+def _open_given(study):
+    "The class embeddings and the latent model that are given, or None; raises ValueError if they do not fit"
+    given, name, T, latent = study.given, study.images.name, None, None
+    if 'embeddings' in given:
+        if name not in class_names:
+            raise ValueError(f"the names of the classes of {name} are not known, only those of "
+                             f"{', '.join(class_names)}")
+        T = class_embeddings(given['embeddings'], class_names[name])
+    D = study.settings['teacher'].width if T is None else T.shape[1]
+    if 'latent' in given:
+        latent = load_latent(given['latent'], study.device)
+        if latent.dim != D:
+            raise ValueError(f"{given['latent']} is conditioned on {latent.dim} numbers, but the class "
+                             f"embeddings have {D}: give its text encoder, or a teacher of that width")
+    return T, latent
+
 # %% ../../nbs/study/12_oal_study.ipynb #read-prepared
 def _read_prepared(folder, teacher, latent):
     "What `prepare` has written"
@@ -92,6 +120,12 @@ def _read_prepared(folder, teacher, latent):
     arrays = outputs['features'].numpy(), outputs['logits'].numpy()
     return Prepared(teacher, arrays, latent, outliers, seconds)
 
+# %% ../../nbs/study/12_oal_study.ipynb #known
+def _known(study, teacher, model):
+    "What tells the networks that were given from others: their names, and the md5 of teacher and U-Net"
+    return {**{name: str(path) for name, path in study.given.items()},
+            'md5': tensor_md5(*teacher.parameters(), *model.unet.parameters())}
+
 # %% ../../nbs/study/12_oal_study.ipynb #prepare
 def prepare(
     study: Study, # what is in its folder is taken up
@@ -99,11 +133,14 @@ def prepare(
     "Train teacher and latent model and imagine the outliers, or go on with that; raises as the steps do"
     data, done = (study.images, study.val), study.folder/'prepared.json'
     parts = {name: asdict(study.settings[name]) for name in ('teacher', 'latent', 'outliers')}
-    what = {'data': study.images.md5, **parts}
-    run = study.settings['teacher'].train(*data, study.folder/'teacher', device=study.device)
+    (T, model), runs = _open_given(study), {}
+    run = _train_teacher(study, T)
     teacher, latent = run.averaged(), study.folder/'latent'
-    embeddings = teacher.head.weight.detach()
-    model, runs = train_latent(*data, embeddings, study.settings['latent'], latent, device=study.device)
+    if model is None:
+        model, runs = train_latent(*data, teacher.head.weight.detach(), study.settings['latent'], latent,
+                                   device=study.device)
+    what = {'data': study.images.md5, **parts}
+    if study.given: what['given'] = _known(study, teacher, model)
     if not done.exists() or json.loads(done.read_text(encoding='utf-8'))['settings'] != what:
         seconds = {'teacher': run.seconds, **{part: r.seconds for part, r in runs.items()}}
         seconds |= _imagine(study, teacher, model)
@@ -265,7 +302,8 @@ def _taught(prepared, study):
     "The rows of the teacher, in the form of those of students"
     settings = study.settings['teacher']
     return evaluate_classifier(prepared.teacher, study)[0].assign(
-        variant='teacher', seed=settings.seed, network=settings.network, seconds=prepared.seconds['teacher'])
+        variant='teacher', seed=settings.seed, seconds=prepared.seconds['teacher'],
+        network=Path(study.given.get('teacher', settings.network)).name)
 
 # %% ../../nbs/study/12_oal_study.ipynb #write-rest
 def _write_rest(out, prepared, rows, first, released):
@@ -301,12 +339,13 @@ def load_study(
     n: int, # most images of a test set
     root: str|Path, # folder of the data sets
     device: str, # 'cpu' or 'cuda'
+    given: dict, # networks of others, see `write_study`
 ) -> Study: # of these sets
     "The images of a study; raises ValueError and FileNotFoundError as `load_split`"
     splits = (load(source, split, root=root) for split in ('train', 'val', 'test'))
     others = {text: load_split(*parse_source(text), root=root) for text in outside}
     folder = Path(run or f'runs/{source}-student')
-    return Study(*splits, others, settings, folder, students or source, n, device=device)
+    return Study(*splits, others, settings, folder, students or source, n, device=device, given=given)
 
 # %% ../../nbs/study/12_oal_study.ipynb #write-study
 def write_study(
@@ -320,17 +359,17 @@ def write_study(
     run: str|Path|None=None, # folder of the states; None = runs/<source>-student
     name: str|None=None, # folder of the students' states in it; None = the name of the source
     student_out: str|Path|None=None, # checkpoint folder of the released student; None = none is released
-    latent_out: str|Path|None=None, # checkpoint folder of latent model and outliers; None = not released
+    latent_out: str|Path|None=None, # checkpoint folder of our latent model and outliers; None = not released
     root: str|Path='data', # folder of the data sets
     device: str='cpu', # 'cpu' or 'cuda'
+    given: dict|None=None, # of others: 'teacher', 'embeddings' and 'latent', as the command has them
 ) -> pd.DataFrame: # means of the energy score of each variant: auc, fpr95, accuracy
     "Train and evaluate all students, or go on with that; raises as `load_study`, `prepare` and `run_study`."
-    study, out = load_study(source, outside, settings, run, name, n, root, device), Path(out)
-    prepared = prepare(study)
+    study = load_study(source, outside, settings, run, name, n, root, device, given or {})
+    out, prepared = Path(out), prepare(study)
     taught = _taught(prepared, study)
     def save(rows): save_table(pd.concat([taught, rows]), out/'table')
     rows, first = run_study(prepared, study, tuple(names) or tuple(variants), seeds, save)
-    released = _released(first, seeds)
-    _write_rest(out, prepared, rows, first, released)
+    _write_rest(out, prepared, rows, first, released := _released(first, seeds))
     _release(prepared, study, first, released, seeds[0], student_out, latent_out)
     return rows[rows['score'] == 'energy'].groupby('variant', sort=False)[['auc', 'fpr95', 'accuracy']].mean()
