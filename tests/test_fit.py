@@ -16,6 +16,7 @@ from lmd.checkpoints import checkpoint_fingerprint
 from lmd.data import load
 from lmd.files import read_scores
 
+pytestmark = pytest.mark.xdist_group("fit")      # one worker trains the detector
 SMALL = dict(size=16, width=[16, 16], steps=20, batch=8, warmup=5, dtype="no")
 CHEAP = dict(steps=1, attempts=4, dtype="float32", distances=["ssim", "mse"])
 OPTIONS = ("--config", "small", "--setting", "cheap", "--params", "fit.yaml", "--device", "cpu")
