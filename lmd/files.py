@@ -394,5 +394,6 @@ def obtain(
         return download(file.url, path, file.md5)
     except (OSError, http.client.HTTPException) as error:
         where = f"The mirror {mirror} has no" if mirror else "LMD_MIRROR can name a folder that has"
-        raise FileNotFoundError(f"cannot get {file.name} of {folder} from {file.url or 'anywhere'}: {error}. "
+        address = (whole or file).url or "anywhere"
+        raise FileNotFoundError(f"cannot get {file.name} of {folder} from {address}: {error}. "
             f"{where} data/{folder}/{file.name}") from error
