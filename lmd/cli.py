@@ -43,7 +43,9 @@ def invoke(self: Commands, ctx):
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
     try: os.getcwd()
     except FileNotFoundError: raise click.ClickException('the working folder is gone: change into another')
+    given = ctx.args
     try: return click.Group.invoke(self, ctx)
+    except KeyboardInterrupt: _stop(self.get_command(ctx, ctx.invoked_subcommand), given)
     except BrokenPipeError: raise                     # `| head`: click ends quietly
     except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
         if (sentence := _sentence(error)) is None: raise
@@ -57,6 +59,13 @@ def _sentence(error):
     if memory: return f'there is not enough memory: use a smaller --batch or fewer pixels. {said}'.rstrip()
     if isinstance(error, RuntimeError): return None
     return said or type(error).__name__
+
+# %% ../nbs/44_cli.ipynb #stop
+def _stop(command, given):
+    "End as a shell expects after Ctrl-C, and say whether the same command goes on"
+    kept = {option.name for option in command.params} & {'work', 'run', 'run_folder'} and '-' not in given
+    click.echo('\nstopped' + (': the same command goes on where it was' if kept else ''), err=True)
+    raise click.exceptions.Exit(130)
 
 # %% ../nbs/44_cli.ipynb #main
 _elsewhere = {'detect': 'lmd.cli_pictures:detect_command', 'study': 'lmd.study.cli:study',

@@ -26,6 +26,7 @@ from lmd.calibration import open_calibrated
 from lmd.cli import main
 from lmd.combination import measurements
 from lmd.data import load, registry, to_model
+from lmd.detector import LMD
 from lmd.files import read_metadata, write_table
 from lmd.settings import methods
 
@@ -502,14 +503,47 @@ def test_killed_scoring_resumes(lmd, process, place, many, model):
     assert not list(place.glob("runs/*/*.parquet"))
 
 
+def stop(run):
+    "Press Ctrl-C: the exit code is a shell's, and the last line says how to go on"
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130 and "Traceback" not in errors, errors
+    assert errors.splitlines()[-1] == "stopped: the same command goes on where it was"
+
+
+@pytest.mark.slow
+def test_interrupted_detection_goes_on(lmd, process, place, many, model, monkeypatch):
+    lmd("score", "digits:val", "--model", model, *QUICKLY, "--out", "stopped/val.parquet")
+    lmd("calibrate", "stopped/val.parquet", "--out", "stopped/calibration")
+    detect = ("detect", many, "--model", model, "--calibration", "stopped/calibration", "--device", "cpu",
+              "--batch", 100, "--report", "stopped/page.html")
+    run = process(*detect)
+    wait_for(lambda: list(place.glob("runs/detect-*/scores.txt")), run)
+    stop(run)
+    assert not Path("stopped/page.html").exists()
+    kept = next(place.glob("runs/detect-*/scores.txt"))
+    before, judged = len(kept.read_text().splitlines()), []
+    measure = LMD.measure
+    monkeypatch.setattr(LMD, "measure", lambda self, x, keys: judged.append(len(x)) or measure(self, x, keys))
+    resumed = lmd(*detect).stdout
+    page = Path("stopped/page.html").read_text()
+    assert 0 < sum(judged) <= 1101 - before and not kept.exists()
+    assert lmd(*detect).stdout == resumed and Path("stopped/page.html").read_text() == page
+
+
+def test_ctrl_c_where_nothing_is_kept(lmd, model, monkeypatch):
+    monkeypatch.setattr("lmd.calibration.open_calibrated", lambda *_: signal.raise_signal(signal.SIGINT))
+    for source in "-", "./pictures":
+        got = lmd("detect", source, "--model", model, "--calibration", "some", code=130)
+        assert ("goes on" in got.stderr) == (source != "-")
+
+
 @pytest.mark.slow
 def test_interrupted_training_goes_on(lmd, process, place, model):
     train = "train", "digits", "--config", "tiny", "--out", "checkpoints/again", "--device", "cpu"
     run = process(*train)
     wait_for((place / "runs/again/state.pt").exists, run)
-    run.send_signal(signal.SIGINT)
-    _, errors = run.communicate(timeout=60)
-    assert run.returncode == 1 and "Traceback" not in errors, errors
+    stop(run)
     assert not Path("checkpoints/again").exists()
 
     lmd(*train)
