@@ -588,6 +588,7 @@ def test_on_made_up_scores(notebook, scores, images, tmp_path):
     if check := globals().get(f"check_{notebook.stem}"): check(out, scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
 def test_reports_are_those_of_the_committed_scores(notebook, tmp_path):
     out, committed = tmp_path / notebook.stem, ROOT / "reports" / notebook.stem

@@ -20,6 +20,7 @@ def run(tmp_path, **variables):
                           encoding="utf-8", timeout=900)
 
 
+@pytest.mark.slow
 def test_lpips_from_nothing(tmp_path):
     "LPIPS fetches AlexNet by itself, says so once, and is what it is with the mirror"
     first = run(tmp_path)
