@@ -312,7 +312,12 @@ def page_command(names, given, notebooks, reports, without, params):
 # %% ../../nbs/study/23_cli.ipynb #plan-command
 @study.command('plan')
 @click.argument('folder', default='paper_scale')
-def plan_command(folder):
-    "List the stages of the pipeline in FOLDER with their images, network evaluations, operations and hours."
+@click.option('--card', default='H100', show_default=True, 
+              help='Whose hours each stage shows: T4, A100, RTX 4090, H100. The sums have all of them.')
+def plan_command(folder, card):
+    """List what the pipeline in FOLDER would run, and run nothing; FOLDER is paper_scale if none is given.
+
+    For each stage: images, network evaluations and hours, then sums by kind. Evaluations are counted from
+    dvc.yaml and params.yaml; hours are extrapolated from a card's peak, not measured."""
     from lmd.study.plan import plan, plan_text
-    click.echo(plan_text(plan(folder)))
+    click.echo(plan_text(plan(folder), card))

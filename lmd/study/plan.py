@@ -22,6 +22,7 @@ from ..outliers import parse_source
 from ..published import configs
 from ..score_sde import make_network, read_config
 from ..settings import load_params, Setting
+from .pages import page_parameters
 from ..training import TrainSettings
 
 # %% ../../nbs/study/14_plan.ipynb #network-flops
@@ -60,8 +61,14 @@ def published_flops(
 def setting_evaluations(
     setting, # as `load_params` gives it
 ) -> int|None: # network evaluations of one image; None for methods whose evaluations depend on the images
-    "Count what scoring one image by a setting of LMD takes."
-    return setting.attempts*setting.inpaint().nfe if isinstance(setting, Setting) else None
+    "Count what scoring one image takes."
+    if isinstance(setting, Setting): return setting.attempts*setting.inpaint().nfe
+    count = _of_methods.get(setting.method)
+    return count and count(setting)
+
+_of_methods = { # method -> evaluations of one image, as its detector's `nfe` says
+    'diffpath': lambda s: s.steps, 'msma': lambda s: s.levels, 'ddpm-ood': lambda s: sum(s.starts),
+    'klip': lambda s: s.chains*s.steps*{'cheap': 1, 'jacobian': 2, 'tweedie': 2 + s.iterations}[s.guidance]}
 
 # %% ../../nbs/study/14_plan.ipynb #command-options
 def _options(words):
@@ -94,14 +101,18 @@ def images_of(
 def plan_command(
     command: str, # of a stage
     params: str|Path, # parameter file of the pipeline
-) -> dict: # images, evaluations and operations; empty for a command that evaluates no denoiser
+) -> dict: # images, evaluations, operations and number format, or pairs of sets; what is known of them
     "Count what a stage costs."
     program, verb, *words = shlex.split(command)
     arguments, options = _options(words)
-    if verb == 'train' and options.get('kind', 'denoiser') == 'denoiser':
+    if verb == 'train':
         settings = load_params('train', options['config'], params)
+        if not isinstance(settings, TrainSettings): return {}
         images = settings.steps*settings.batch
-        return {'images': images, 'evaluations': 3*images, 'operations': 3*images*network_flops(settings)}
+        return {'images': images, 'evaluations': 3*images, 'operations': 3*images*network_flops(settings),
+                'dtype': settings.dtype}
+    if (verb, *words[:1]) == ('study', 'page'):
+        return {'pairs': page_parameters(words[1], params).get('pairs')}
     if verb != 'score': return {}
     setting = load_params('settings', options['setting'], params)
     images, evaluations = sum(images_of(s, setting.n) for s in arguments), setting_evaluations(setting)
@@ -109,12 +120,12 @@ def plan_command(
     model, total = options['model'], images*evaluations
     if model.startswith('hub:'): each = published_flops(model)
     else: each = network_flops(load_params('train', Path(model).name, params))
-    return {'images': images, 'evaluations': total, 'operations': total*each}
+    return {'images': images, 'evaluations': total, 'operations': total*each, 'dtype': setting.dtype}
 
 # %% ../../nbs/study/14_plan.ipynb #plan
 def plan(
     folder: str|Path = 'paper_scale', # of a pipeline: dvc.yaml and params.yaml
-) -> pd.DataFrame: # a row a stage: stage, what, images, evaluations, operations
+) -> pd.DataFrame: # a row a stage: stage, what, images, evaluations, operations, dtype, pairs
     "List the stages of a pipeline and what they cost; raises FileNotFoundError where there is none."
     from dvc.repo import Repo                    # a tool for work in the repository, see the extra `dev`
     folder = Path(folder)
@@ -126,18 +137,21 @@ def plan(
             if stage.cmd is None: continue
             cost = plan_command(stage.cmd, folder/'params.yaml')
             rows.append({'stage': stage.addressing.split(':')[-1], 'what': stage.desc, **cost})
-    return pd.DataFrame(rows, columns=['stage', 'what', 'images', 'evaluations', 'operations'])
+    columns = ['stage', 'what', 'images', 'evaluations', 'operations', 'dtype', 'pairs']
+    return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/study/14_plan.ipynb #hours
-peaks = {'T4': 65e12, 'A100': 312e12, 'RTX 4090': 165e12, 'H100': 989e12} # operations a second
+peaks = { # card: operations a second in bfloat16, in float32
+    'T4': (65e12, 8.1e12), 'A100': (312e12, 156e12), 'RTX 4090': (165e12, 82.6e12), 'H100': (989e12, 494e12)}
 
 def hours(
     operations: float, # of a stage
     card: str, # one of `peaks`
+    dtype: str = 'bf16', # number format: 'bf16', or another for float32
     share: float = 1/3, # of the peak that is reached, an assumption
 ) -> float: # hours
     "Extrapolate how long a card takes."
-    return operations/(peaks[card]*share)/3600
+    return operations/(peaks[card][dtype != 'bf16']*share)/3600
 
 # %% ../../nbs/study/14_plan.ipynb #summarise-plan
 def summarise_plan(
@@ -145,10 +159,12 @@ def summarise_plan(
 ) -> pd.DataFrame: # a row a kind of stage, and a last one for all: stages, images, …, hours by card
     "Sum up a plan by kind of stage."
     kinds = table.assign(kind=table['stage'].str.split('@').str[0], stages=1)
-    numbers = kinds.groupby('kind', sort=False)[['stages', 'images', 'evaluations', 'operations']].sum()
+    took = {f'hours, {card}': [hours(o, card, d) for o, d in zip(table['operations'], table['dtype'])]
+            for card in peaks}
+    summed = ['stages', 'images', 'evaluations', 'operations', *took]
+    numbers = kinds.assign(**took).groupby('kind', sort=False)[summed].sum()
     numbers.loc['all'] = numbers.sum()
     numbers = numbers[numbers['operations'] > 0]
-    for card in peaks: numbers[f'hours, {card}'] = [hours(v, card) for v in numbers['operations']]
     numbers = numbers.join(table.groupby(kinds['kind'])['what'].first()).reset_index()
     return numbers.assign(images=numbers['images']/1e3, evaluations=numbers['evaluations']/1e6,
         operations=numbers['operations']/1e15).rename(columns={'images': 'thousand images',
@@ -162,15 +178,25 @@ def _short(number, digits=3):
     value, unit = next(((number/of, u) for u, of in units if number >= of), (number, ''))
     return f'{value:.{digits}g}{unit}' if value < 999.5 else f'{value:.0f}{unit}'
 
+# %% ../../nbs/study/14_plan.ipynb #pairs-text
+def _pairs_text(name, pairs):
+    "A page's pairs, those of one model together"
+    of = {}
+    for inside, outside in pairs: of.setdefault(inside, []).append(outside)
+    groups = '; '.join(f"{inside} vs {', '.join(outsides)}" for inside, outsides in of.items())
+    return f"{name}, {len(pairs)} pair{'s'*(len(pairs) > 1)}: {groups}"
+
 # %% ../../nbs/study/14_plan.ipynb #plan-rows
-def _rows(kind, stages):
+def _rows(kind, stages, card):
     "Lines on the stages of a kind: those that are counted one by one, and the names of the others"
     lines, others = ['', *wrap(f"{kind}: {stages['what'].iloc[0]}", 80)], []
     for row in stages.itertuples():
         name = row.stage.partition('@')[2] or row.stage
         if row.operations > 0:
-            took = f"{_short(row.evaluations):>14}{_short(hours(row.operations, 'H100')):>13}"
+            took = f'{_short(row.evaluations):>14}{_short(hours(row.operations, card, row.dtype)):>13}'
             lines.append(f'  {name:40}{_short(row.images):>10}{took}')
+        elif isinstance(row.pairs, list):
+            lines += wrap(_pairs_text(name, row.pairs), 80, initial_indent='  ', subsequent_indent='    ')
         elif name != kind: others.append(name)
     return lines + wrap(', '.join(others), 80, initial_indent='  ', subsequent_indent='  ',
                         break_on_hyphens=False)
@@ -178,14 +204,17 @@ def _rows(kind, stages):
 # %% ../../nbs/study/14_plan.ipynb #plan-text
 def plan_text(
     table: pd.DataFrame, # as `plan` makes it
+    card: str = 'H100', # one of `peaks`: the hours of each stage are this card's
 ) -> str: # lines of at most 80 characters
-    "A plan to be read at a terminal: every stage, then the sums by kind with the hours of each card."
-    lines = [f"{'stage':42}{'images':>10}{'evaluations':>14}{'hours, H100':>13}"]
+    "A plan for a terminal: every stage, then sums by kind with the hours of each card; raises ValueError."
+    if card not in peaks: raise ValueError(f"there is no card {card}; there are {', '.join(peaks)}")
+    lines = [f"{'stage':42}{'images':>10}{'evaluations':>14}{f'h, {card}':>13}"]
     for kind, stages in table.groupby(table['stage'].str.split('@').str[0], sort=False):
-        lines += _rows(kind, stages)
-    lines += ['', 'Hours are extrapolated and not measured: operations over a third of the peak.',
-              'Stages without a number are not counted: their networks are smaller, or their',
-              'evaluations depend on the images. So the sums are lower bounds.', '',
+        lines += _rows(kind, stages, card)
+    lines += ['', 'Hours are extrapolated and not measured: operations over a third of the peak',
+              "of the stage's number format. Stages without a number are not counted: their",
+              'networks are smaller, or their evaluations depend on the images. So the sums',
+              'are lower bounds.', '',
               f"{'kind':20}{'stages':>7}{'10^15 op.':>12}{''.join(f'{card:>10}' for card in peaks)}"]
     for row in summarise_plan(table).to_dict('records'):
         took = ''.join(f"{_short(row[f'hours, {card}']):>10}" for card in peaks)
@@ -200,12 +229,13 @@ def a_day(
 ) -> pd.DataFrame: # a row a card: evaluations, steps of training, images scored by each setting
     "Extrapolate what a card does in 24 hours."
     operations, rows = network_flops(settings), []
+    scoring = {name: load_params('settings', name, params) for name in names}
     for card in peaks:
         evaluations = 24/hours(operations, card)
         row = {'card': card, 'million evaluations': evaluations/1e6,
                'thousand steps of training': evaluations/3/settings.batch/1e3}
-        for name in names:
-            each = setting_evaluations(load_params('settings', name, params))
-            row[f'thousand images by {name}'] = evaluations/each/1e3
+        for name, setting in scoring.items():
+            took = hours(operations*setting_evaluations(setting), card, setting.dtype)
+            row[f'thousand images by {name}'] = 24/took/1e3
         rows.append(row)
     return pd.DataFrame(rows)
