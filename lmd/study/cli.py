@@ -312,7 +312,7 @@ def page_command(names, given, notebooks, reports, without, params):
 # %% ../../nbs/study/23_cli.ipynb #plan-command
 @study.command('plan')
 @click.argument('folder', default='paper_scale')
-@click.option('--card', default='H100', show_default=True, 
+@click.option('--card', default='H100', show_default=True,
               help='Whose hours each stage shows: T4, A100, RTX 4090, H100. The sums have all of them.')
 def plan_command(folder, card):
     """List what the pipeline in FOLDER would run, and run nothing; FOLDER is paper_scale if none is given.
