@@ -159,5 +159,5 @@ def test_crops_of_svhn_are_those_of_its_files(addresses, tmp_path):
         served[f"{part}_32x32.mat"] = mat(np.concatenate([images, images]))       # as if it went on
     assert fetch(tmp_path / "cut", "svhn1k").exit_code == 0
     assert fetch(tmp_path / "mirror", "svhn1k", "--mirror", MIRROR).exit_code == 0
-    for name in ("test.npy", "meta.json"):
-        assert (tmp_path / "cut/svhn1k" / name).read_bytes() == (tmp_path / "mirror/svhn1k" / name).read_bytes()
+    cut, known = (tmp_path / place / "svhn1k" for place in ("cut", "mirror"))
+    for name in ("test.npy", "meta.json"): assert (cut / name).read_bytes() == (known / name).read_bytes()

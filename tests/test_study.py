@@ -104,8 +104,8 @@ def write_text_encoder(folder, width=32):
               "final_layer_norm.bias": (width,), **{f"encoder.layers.0.{k}": v for k, v in layer.items()}}
     generator = torch.Generator().manual_seed(0)
     for name in ("text_encoder", "tokenizer"): (folder / name).mkdir(parents=True)
-    save_file({f"text_model.{name}": torch.randn(shape, generator=generator) for name, shape in shapes.items()},
-              folder / "text_encoder/model.safetensors", metadata={"format": "pt"})
+    tensors = {f"text_model.{k}": torch.randn(shape, generator=generator) for k, shape in shapes.items()}
+    save_file(tensors, folder / "text_encoder/model.safetensors", metadata={"format": "pt"})
     (folder / "text_encoder/config.json").write_text(json.dumps(config))
     (folder / "tokenizer/vocab.json").write_text(json.dumps(vocabulary))
     (folder / "tokenizer/merges.txt").write_text("#version: 0.2\n")
@@ -127,8 +127,9 @@ def stable(tmp_path_factory):
 
 
 def test_outlier_aware_with_networks_of_others(lmd, stable):
-    study = ("study", "outlier-aware", "digits", "--outside", "letters", "--variant", "none", "--variant", "all",
-             "--seed", 1, "-n", 30, "--device", "cpu", "--run", "runs/others", "--embeddings", stable)
+    variants = "--variant", "none", "--variant", "all", "--seed", 1
+    study = ("study", "outlier-aware", "digits", "--outside", "letters", *variants, "-n", 30,
+             "--device", "cpu", "--run", "runs/others", "--embeddings", stable)
     before = sorted(stable.rglob("*"))
     lmd(*study, "--teacher", stable / "vit.safetensors", "--latent", stable, "--out", "study/others")
     assert sorted(stable.rglob("*")) == before                          # what is of others stays as it is
@@ -151,7 +152,8 @@ def test_text_encoder_is_that_of_transformers(stable):
 
 def test_vit_is_that_of_timm(tmp_path):
     timm = pytest.importorskip("timm", reason="the package timm is not installed")
-    theirs = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=5).eval()
+    sizes = dict(img_size=32, patch_size=8, depth=2, num_classes=5)
+    theirs = timm.create_model("vit_tiny_patch16_224", **sizes).eval()
     save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, tmp_path / "vit.safetensors")
     x = torch.rand(2, 3, 32, 32) * 2 - 1
     with torch.inference_mode():
