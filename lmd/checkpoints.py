@@ -7,7 +7,7 @@ __all__ = ['CALIBRATIONS', 'load_weights', 'seal_checkpoint', 'read_json', 'read
            'checkpoint_fingerprint', 'model_card', 'check_finite', 'open_network']
 
 # %% ../nbs/10_checkpoints.ipynb #imports
-import hashlib, json, os, re, secrets, shutil
+import hashlib, json, os, pickle, re, secrets, shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,11 @@ def load_weights(
     try:
         if path.suffix == '.safetensors': weights = load_file(path)
         else: weights = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:    # PyTorch's words say how to run the code all the same
+        asked = re.search(r'GLOBAL ([\w.]+)', str(error))
+        what = f'more than tensors ({asked[1]})' if asked else 'more than tensors'
+        raise ValueError(f'{path} is damaged or is not a file of weights: it holds {what} and was not opened,'
+                         ' as it may run code') from error
     except Exception as error:    # damaged files raise many types
         raise ValueError(f'{path} is damaged or is not a file of weights: {error}') from error
     if not isinstance(weights, dict):

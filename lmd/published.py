@@ -259,7 +259,8 @@ def fetch_model(
 ) -> Path: # its folder
     "Fetch a model of the hub, in its newest state; raises ValueError or OSError that says what is wrong"
     if name not in published and not name.startswith('hub:'):
-        raise ValueError(f"no model {name!r}; there are {', '.join(published)}, and any hub:OWNER/NAME")
+        raise ValueError(f"no model {name!r}; there are {', '.join(published)}, and any hub:OWNER/NAME"
+                         + f'; did you mean hub:{name}?'*(name.count('/') == 1))
     model = published.get(name)
     folder = model_folder(f'hub:{model.repo}' if model else name, newest=True)
     weights = [p for p in folder.rglob('*') if p.suffix in ('.safetensors', '.bin')]
