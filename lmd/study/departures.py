@@ -194,13 +194,15 @@ def _models(facts):
 def _schedule(facts): return any(model['schedule']['name'] != 'sub-vp' for model in facts.models.values())
 
 def _regret(facts): # the paper of likelihood regret trains for 200 epochs, of some 50 000 images
-    return any(of['training']['steps']*of['training']['batch'] < 100*50_000 for of in facts.encoders)
+    short = [of['training']['steps']*of['training']['batch'] < 100*50_000 for of in facts.encoders]
+    return any(short) or not short               # what nothing is known of is not said to be trained
 
 # %% ../../nbs/study/21_departures.ipynb #score-rules
 def _sampler(facts):
     used = {(s, n, t) for s, n, t in zip(*map(facts.used, ('sampler', 'steps', 't0')))}
     if used <= {('euler-maruyama', 1000, 1)}: return ''
-    return '; '.join(f'{s}, {n} steps from t = {t:g}' for s, n, t in sorted(used, key=str))
+    return '; '.join('not stated by the scores' if None in of else '{}, {} steps from t = {:g}'.format(*of)
+                     for of in sorted(used, key=str))
 
 def _images(facts): return any(n is not None for n in facts.used('n'))
 
