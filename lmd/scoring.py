@@ -89,20 +89,20 @@ def in_domain_images(
 def estimate(
     detector: LMD, # or another method's, as it will be used
     n: int, # number of images
-    probe: int=2, # steps of the network that are timed
+    probe: int=2, # how often a long run's network is timed once more
 ) -> dict: # nfe per image, nfe, seconds; None seconds where the evaluations are not known, or none
     "Network evaluations and seconds that scoring n images will take, from the fastest of a few batches"
     if not detector.nfe > 0 or not n: return {'nfe per image': detector.nfe, 'nfe': 0, 'seconds': None}
     denoiser, size = detector.denoiser, min(detector.batch, n*detector.attempts)
     x = torch.zeros(size, denoiser.channels, denoiser.size, denoiser.size, device=denoiser.device)
+    evaluations, seconds = n*detector.nfe*getattr(detector, 'passes', 1)/size, np.inf
     with torch.inference_mode():
-        denoiser(x, .5)                       # the first call plans memory and kernels
-        seconds = []
-        for _ in range(probe):
+        for _ in range(1 + probe):            # the first call plans memory and kernels
             began = time.perf_counter()
-            denoiser(x, .5)[0].sum().item(); seconds.append(time.perf_counter() - began)
-    per_evaluation = getattr(detector, 'passes', 1)*min(seconds)/size
-    return {'nfe per image': detector.nfe, 'nfe': n*detector.nfe, 'seconds': n*detector.nfe*per_evaluation}
+            denoiser(x, .5)[0].sum().item()
+            seconds = min(seconds, time.perf_counter() - began)
+            if evaluations*seconds < 5: break
+    return {'nfe per image': detector.nfe, 'nfe': n*detector.nfe, 'seconds': evaluations*seconds}
 
 # %% ../nbs/30_scoring.ipynb #shard-frame
 def score_frame(
