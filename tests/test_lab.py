@@ -29,7 +29,8 @@ def test_saved_notebooks_are_clean(tmp_path):
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
         "language_info": {"name": "python", "version": "3.11"}})
     body = json.dumps({"type": "notebook", "format": "json", "content": dirty}).encode()
-    ask = urllib.request.Request(f"http://localhost:{port}/api/contents/tutorials/lab_test.ipynb", body, method="PUT",
+    address = f"http://localhost:{port}/api/contents/tutorials/lab_test.ipynb"
+    ask = urllib.request.Request(address, body, method="PUT",
                                  headers={"Authorization": f"token {token}"})
     try:
         for _ in range(60):
