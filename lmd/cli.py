@@ -239,9 +239,10 @@ def exit_if_skipped(lines):
 # %% ../nbs/44_cli.ipynb #say-cost
 def _say(cost):
     "Print what `estimate` found, to standard error"
+    from lmd.costs import duration
     if not cost['seconds']: return
     click.echo(f"{cost['nfe per image']} network evaluations an image, {cost['nfe']:,} to be done, "
-               f"about {cost['seconds']/60:.1f} minutes in one process", err=True)
+               f"about {duration(cost['seconds'])} in one process", err=True)
 
 # %% ../nbs/44_cli.ipynb #score-options
 def _score_options(command):
