@@ -10,6 +10,7 @@ _places = {  # name -> its module; __init__.pyi says the same to editors and typ
     "LMD": "detector", "load_denoiser": "diffusion",
     "load": "data", "fetch": "data", "to_model": "data",
     "Checkerboard": "masking", "Center": "masking", "RandomPatch": "masking", "mask_from_name": "masking",
+    "register_mask": "masking", "register_distance": "distance", "register_method": "settings",
     "Inpaint": "inpainting", "Denoise": "inpainting", "sample": "inpainting",
     "MSE": "distance", "SSIM": "distance", "LPIPS": "distance", "distances_from_names": "distance",
     "aggregate": "aggregation", "roc_auc": "evaluation", "evaluate": "evaluation",

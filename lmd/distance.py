@@ -324,10 +324,23 @@ class FillDistance:
 _registered = {}
 
 def register_distance(
-    name: str,       # a word; its column in the scores
-    make: Callable,  # called without arguments, gives an object with `name`, `weights`, `prepare` and a call
+    name: str,
+    make: Callable,
 ):
-    "Let settings name a distance; raises ValueError where the name is taken or no word"
+    """Let settings name a distance of your own.
+
+    Parameters
+    ----------
+    name
+        A word; its column in the scores.
+    make
+        Called without arguments, gives an object with ``name``, ``weights``, ``prepare`` and a call.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken, or is no word.
+    """
     taken = ('mse', 'ssim', 'lpips', 'alexnet', 'efficientnet', 'simclrv2', *_registered)
     if name in taken: raise ValueError(f'there is a distance {name!r} already')
     if not isinstance(name, str) or not name.isidentifier() or name.endswith('_fill'):

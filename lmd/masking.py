@@ -236,10 +236,32 @@ def mask_from_name(
 
 # %% ../nbs/08_masking.ipynb #register-mask
 def register_mask(
-    kind: str,       # name of the mask, without the number of cells; letters, digits and hyphens
-    make: Callable,  # makes the mask, of `cells` or of nothing
+    kind: str,
+    make: Callable,
 ):
-    "Make `mask_from_name` know a mask; raises ValueError where the name is taken or is none."
+    """Let settings name a mask of your own.
+
+    Parameters
+    ----------
+    kind
+        Its name, without the number of cells: letters, digits and hyphens.
+    make
+        Makes the mask, of ``cells`` (cells along each side) or of nothing.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken, or is none.
+
+    Examples
+    --------
+    >>> class Left:
+    ...     name = 'left'
+    ...     def __call__(self, randomness, size): return (torch.arange(size) < size//2).expand(1, size, size)
+    >>> register_mask('left', Left)
+    >>> mask_from_name('left').name
+    'left'
+    """
     if not re.fullmatch('[A-Za-z][A-Za-z0-9-]*[A-Za-z]', str(kind)):
         raise ValueError(f'{kind!r} is no name for a mask: letters, digits and hyphens, letters at both ends')
     if kind in masks: raise ValueError(f'there is a mask {kind!r} already: choose another name')

@@ -289,7 +289,8 @@ def read_all(
 ) -> tuple[Pictures, list[str]]: # those that can be read; the others, each with the reason
     "Decode all pictures once, and note their md5s and keys."
     known, skipped = {}, []
-    for file in tqdm(found.pictures, desc="checking pictures", disable=None if len(found.pictures) >= 100 else True):
+    short = len(found.pictures) < 100
+    for file in tqdm(found.pictures, desc="checking pictures", disable=short or None):
         try:
             data = read_file(file)
             pixels, notes = decode_picture(data, file.suffix)

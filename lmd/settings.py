@@ -171,10 +171,27 @@ def _find_class(place):
     return found
 
 def register_method(
-    name: str, # that entries of `settings` may have as their `method`
-    place: str|type, # a subclass of `AnySetting`, or its place: 'my_package:MySetting'
+    name: str,
+    place: str|type,
 ):
-    "Make a method of one's own known by a name; raises ValueError where the name is taken or not a word"
+    """Let settings name a method of your own.
+
+    Parameters
+    ----------
+    name
+        What entries of ``settings`` may have as their ``method``: letters a to z, digits and hyphens.
+    place
+        A subclass of ``AnySetting``, or its place, such as ``'my_package:MySetting'``.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken or is no word, or the class is no subclass of ``AnySetting``.
+
+    Examples
+    --------
+    >>> register_method('mine', 'my_package:MySetting')
+    """
     if not isinstance(name, str) or not re.fullmatch(r'[a-z][a-z0-9-]*', name):
         raise ValueError(f"{_shown(name)} is no name of a method: letters a to z, digits, hyphens")
     if methods.get(name, place) != place: raise ValueError(f"there is a method {name} already")
