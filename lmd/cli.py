@@ -258,10 +258,12 @@ def _score_options(command):
             'its defaults; with --setting: what that must be an entry of.'),
         click.option('--setting',
             help='Name of an entry of `lmd settings list`. [default: METHOD]'),
-        click.option('--processes', type=click.IntRange(1), default=1, show_default=True,
-            help='Of this machine, on a CPU; the scores are the same.'),
-        click.option('--compile', 'compiled', is_flag=True,
-            help='Compile the network first, which takes minutes: for long runs.')):
+        click.option('--processes', type=click.IntRange(1),
+            help='Of this machine, on a CPU; the scores are the same. [default: one; for runs of over two '
+            'minutes as many as there are cores]'),
+        click.option('--compile/--no-compile', 'compiled', default=None,
+            help='Compile the network first, which takes a minute and changes scores by rounding. [default: '
+            'for runs of over ten minutes]')):
         command = option(command)
     return command
 

@@ -68,12 +68,12 @@ def training_cost(
 # %% ../nbs/42_costs.ipynb #duration
 def duration(
     seconds: float, # how long
-) -> str: # two digits, in the largest unit of which there are two
+) -> str: # in the largest unit of which there are two
     "A time in words"
     for unit, of_it in (('days', 86400), ('hours', 3600), ('minutes', 60)):
-        if seconds >= 2*of_it: return f'{seconds/of_it:.2g} {unit}'
-    seconds = f'{max(seconds, 1):.2g}'
-    return f"{seconds} second{'s'*(seconds != '1')}"
+        if (n := seconds/of_it) >= 2: return f'{n:.1f} {unit}' if n < 10 else f'{n:.0f} {unit}'
+    n = max(round(seconds), 1)
+    return f"{n} second{'s'*(n > 1)}"
 
 # %% ../nbs/42_costs.ipynb #cost-line
 def cost_line(
