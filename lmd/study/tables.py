@@ -29,15 +29,27 @@ from .paper_values import paper_value
 from .repairing_study import choose_erosion
 from .variants import add_average, far_from_trained, fill_texts, result_row, save_metrics, Variant
 
+# %% ../../nbs/study/16_tables.ipynb #with-bounds
+def _digits(value, digits=3): # three of them, never a power of ten
+    return f'{value:,.{max(digits - 1 - int(np.floor(np.log10(abs(value) or 1))), 0)}f}'
+
+def _with_bounds(table): # for readers
+    shown = table.copy()
+    for name in [c for c in table if {f'{c}, low', f'{c}, high'} <= set(table)]:
+        parts = table[[name, f'{name}, low', f'{name}, high']].itertuples(index=False, name=None)
+        shown[name] = ['{} ({} to {})'.format(*map(_digits, p)) if np.isfinite(p).all() else '' for p in parts]
+    return shown.drop(columns=[f'{c}, {end}' for c in shown for end in ('low', 'high') if f'{c}, {end}' in shown])
+
 # %% ../../nbs/study/16_tables.ipynb #show-table
 def show_table(
     table: pd.DataFrame, # with gaps
     path: str|Path, # file to write, without its suffix
 ) -> Markdown: # the table with three decimals
-    "Save a table as `path`.csv and show it; a column without any value is left out."
+    "Save a table as `path`.csv and show it, numbers with their bounds; a column without values is left out."
     table = fill_texts(table)
     save_table(table, path)
-    shown = table.astype(object).where(table.notna(), None)
+    shown = _with_bounds(table).astype(object)
+    shown = shown.where(shown.notna(), None)
     return Markdown(shown.to_markdown(index=False, floatfmt='.3f', missingval=''))
 
 # %% ../../nbs/study/16_tables.ipynb #show-findings
