@@ -338,7 +338,7 @@ def calibrate_command(scores, out, quantities, seed):
 @click.option('--nfe', default=20_000, type=click.IntRange(1),
               help='Most network evaluations a file: fewer images where they are dear, but at least 4.')
 @click.option('--models', default='checkpoints', help='Folder of the checkpoints.')
-@click.option('--bias', default=.05, help='Largest mean difference, in standard deviations between images.')
+@click.option('--bias', default=.1, help='Largest mean difference, in standard deviations between images.')
 @click.option('--spread', default=.1, help='Largest standard deviation of that difference.')
 @shared_options('root', 'device', 'batch')
 def verify_command(scores, n, nfe, models, bias, spread, root, device, batch):

@@ -322,7 +322,7 @@ def verify_scores(
     models: str|Path='checkpoints', # folder of the checkpoints
     n: int=100, # images to score again
     nfe: int=20_000, # most network evaluations: fewer images where they are dear, but at least 4
-    bias: float=.05, # largest mean difference that is good
+    bias: float=.1, # largest mean difference that is good
     spread: float=.1, # largest standard deviation of the difference that is good
     root: str|Path='data', # folder of the data sets
     device: str='cpu', # 'cpu' or 'cuda'
