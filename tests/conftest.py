@@ -1,5 +1,6 @@
 "What the tests share: the command, in this process and in one of its own, and a small trained model."
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from lmd.data import load
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)      # the networks here are too small for more
+signal.signal(signal.SIGINT, signal.default_int_handler)     # a job in the background ignores Ctrl-C
 
 TINY = dict(size=16, width=[16, 16], steps=300, batch=32, warmup=20, dtype="no")
 QUICK = dict(steps=2, attempts=2, dtype="float32", distances=["ssim", "mse"])

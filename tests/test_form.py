@@ -108,4 +108,4 @@ def test_pictures_in_chapters_are_small():
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
 def test_outputs_hold_no_state_of_progress_bars(notebook):
-    assert "widgets" not in nbformat.read(notebook, 4).metadata, "remove metadata.widgets, see scripts/notebooks.sh"
+    assert "widgets" not in nbformat.read(notebook, 4).metadata, "remove them, see scripts/notebooks.sh"

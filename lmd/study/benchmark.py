@@ -417,8 +417,8 @@ def _held(reset=False):
     "Bytes that this process holds at most since the last reset, which holds on Linux; NaN elsewhere"
     status = Path('/proc/self/status')
     if not status.exists(): return math.nan
-    if reset: Path('/proc/self/clear_refs').write_text('5')
-    return 1024*int(status.read_text().split('VmHWM:')[1].split()[0])
+    if reset: Path('/proc/self/clear_refs').write_text('5', encoding='utf-8')
+    return 1024*int(status.read_text(encoding='utf-8').split('VmHWM:')[1].split()[0])
 
 # %% ../../nbs/study/07_benchmark.ipynb #picture-cost
 def picture_cost(

@@ -35,10 +35,13 @@ def _digits(value, digits=3): # three of them, never a power of ten
 
 def _with_bounds(table): # for readers
     shown = table.copy()
-    for name in [c for c in table if {f'{c}, low', f'{c}, high'} <= set(table)]:
-        parts = table[[name, f'{name}, low', f'{name}, high']].itertuples(index=False, name=None)
-        shown[name] = ['{} ({} to {})'.format(*map(_digits, p)) if np.isfinite(p).all() else '' for p in parts]
-    return shown.drop(columns=[f'{c}, {end}' for c in shown for end in ('low', 'high') if f'{c}, {end}' in shown])
+    for name in table:
+        if {low := f'{name}, low', high := f'{name}, high'} <= set(table):
+            parts = table[[name, low, high]].itertuples(index=False, name=None)
+            shown[name] = ['{} ({} to {})'.format(*map(_digits, p)) if np.isfinite(p).all() else ''
+                           for p in parts]
+            shown = shown.drop(columns=[low, high])
+    return shown
 
 # %% ../../nbs/study/16_tables.ipynb #show-table
 def show_table(
