@@ -13,11 +13,8 @@ from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from nbdev.test import test_nb
 
-# once, for all chapters
-import accelerate, hypothesis.strategies, imagecodecs, ipywidgets, lpips, matplotlib.pyplot, pandas, papermill
-import pyarrow.parquet, safetensors.torch, scipy.optimize, scipy.stats, seaborn, torchvision
-import sklearn.covariance, sklearn.linear_model, sklearn.metrics, sklearn.mixture, sklearn.neighbors
-from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
+import lpips, matplotlib.pyplot, pandas, sklearn.metrics       # once, for all chapters
+from diffusers import UNet2DModel
 
 
 def run(path):
