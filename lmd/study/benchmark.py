@@ -446,7 +446,7 @@ def big_pictures(
     sizes: tuple=(32, 128, 256), # in pixels
     names: tuple=tuple(NETWORKS), # of networks
 ) -> pd.DataFrame: # a row a network, size and number of channels
-    "Time and memory of an evaluation of big pictures, each in a process of its own"
+    "Time and memory of an evaluation of big pictures, each of the two in a process of its own"
     def costs(**environment):
         with patch.dict(os.environ, environment), ProcessPoolExecutor(1, get_context('spawn')) as pool:
             return pd.DataFrame(pool.map(picture_cost, *zip(*product(names, sizes, (1, 3)))))

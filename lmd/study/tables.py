@@ -30,8 +30,8 @@ from .repairing_study import choose_erosion
 from .variants import add_average, far_from_trained, fill_texts, result_row, save_metrics, Variant
 
 # %% ../../nbs/study/16_tables.ipynb #with-bounds
-def _digits(value, digits=3): # three of them, never a power of ten
-    return f'{value:,.{max(digits - 1 - int(np.floor(np.log10(abs(value) or 1))), 0)}f}'
+def _digits(value): # three of them, never a power of ten
+    return f'{value:,.{max(2 - int(np.floor(np.log10(abs(value) or 1))), 0)}f}'
 
 def _with_bounds(table): # for readers
     shown = table.copy()
