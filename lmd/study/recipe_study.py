@@ -136,9 +136,10 @@ def recipe_table(
     "What each recipe gains over the first, seed by seed, as a mean over the out-of-domain sets."
     keys, first = ['detector', 'NFE'], table['recipe'].iloc[0]
     means = table[table['made'] == made].groupby([*keys, 'recipe', 'seed'], sort=False)['ROC-AUC'].mean()
-    lines = []
-    for (detector, nfe, recipe), auc in means.groupby(level=[*keys, 'recipe'], sort=False):
-        gain = auc.droplevel([*keys, 'recipe']) - means.loc[detector, nfe, first]
+    levels, lines = [*keys, 'recipe'], []
+    seeds = {key: auc.droplevel(levels) for key, auc in means.groupby(level=levels, sort=False)}
+    for (detector, nfe, recipe), auc in seeds.items():
+        gain = auc - seeds[detector, nfe, first]
         word = 'wins' if gain.min() > 0 else 'loses' if gain.max() < 0 else 'undecided'
         lines.append({'detector': detector, 'NFE': nfe, 'recipe': recipe, 'ROC-AUC': auc.mean(),
                       'gain': gain.mean(), 'smallest': gain.min(), 'largest': gain.max(),
