@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.stamp
-.PHONY: help demo test quick data reproduce report verify bench paper-scale docs readme notebooks lab trust release clean
+.PHONY: help demo test quick data reproduce report verify bench paper-scale docs readme notebooks lab trust \
+  release clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -10,16 +11,16 @@ help: ## this list
 $(STAMP): requirements.lock settings.ini scripts/setup.sh
 	scripts/setup.sh
 
-demo: $(STAMP) ## train on handwritten digits, score them and three other sets, print the table; all of it in demo/
+demo: $(STAMP) ## train on digits, score them and three other sets, print the table; all of it in demo/
 	@scripts/demo.sh
 
-test: $(STAMP) ## notebooks and modules agree, every chapter runs, pytest; says what was skipped for want of data or weights
+test: $(STAMP) ## notebooks fit modules, every chapter runs, pytest; says what was skipped for want of data
 	@scripts/test.sh
 
-quick: $(STAMP) ## what one needs while writing: the chapters that have changed, and the tests that take no time
+quick: $(STAMP) ## while writing: the chapters that have changed, and the tests that take no time
 	@scripts/test.sh quick
 
-data: $(STAMP) ## all versioned sets, from $LMD_MIRROR if that is set, else from their official addresses; names those without one
+data: $(STAMP) ## all versioned sets, from $LMD_MIRROR or their official addresses; names those without one
 	lmd data fetch --skip-unavailable $$(sed -n 's|^- path: data/||p' data.dvc)
 
 reproduce: $(STAMP) ## train, score and report whatever is not up to date (after `make data`)
@@ -31,11 +32,11 @@ report: $(STAMP) ## all tables and figures from the scores in git; needs no data
 verify: $(STAMP) ## 100 images of every score file once more, in float32 (after `make data`)
 	lmd verify scores/*/*/*.parquet -n 100
 
-bench: $(STAMP) ## this package beside its network alone, the paper's loop and RePaint; and a million images (after `make data`)
+bench: $(STAMP) ## lmd beside its network, the paper's loop, RePaint; a million images (after `make data`)
 	lmd study bench
 	lmd study million
 
-paper-scale: $(STAMP) ## the paper at its own size, for a machine with a GPU; with DRY=1 only what would run, and its cost
+paper-scale: $(STAMP) ## the paper at its own size, for a GPU; with DRY=1 only what would run, and its cost
 	$(if $(DRY),lmd study plan paper_scale,cd paper_scale && dvc repro)
 
 docs: $(STAMP) ## the documentation: chapters, pages, tutorials, as a web site in _site/
@@ -50,7 +51,7 @@ notebooks: $(STAMP) ## run all chapters and keep their outputs
 lab: $(STAMP) ## JupyterLab; what it saves stays clean in git
 	@scripts/lab.sh
 
-trust: $(STAMP) ## what happens when something goes wrong: kills, a full disk, flipped bytes, bad input; writes its table and page
+trust: $(STAMP) ## what can go wrong: kills, a full disk, flipped bytes, bad input; writes its table and page
 	@python scripts/trust.py; wrong=$$?; lmd study page trust; exit $$wrong
 
 release: $(STAMP) ## wheel, sdist and SBOM in dist/; the wheel judges digits in an empty environment

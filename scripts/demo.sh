@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# train on handwritten digits, score them and three other sets, make the table and two figures: all of it in demo/
+# train on handwritten digits, score them and three other sets, make the table and two figures, all in demo/
 set -euo pipefail
 cd "$(dirname "$0")/.."
 sets='digits letters digits-flipped photo-patches'     # in-domain first; made on the spot, no download

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# wheel, sdist and the list of what they bring along (SBOM) in dist/; the wheel is tried in an empty environment, with no
-# repository in sight. `release.sh beside`: tried beside the packages of .venv instead, which takes no download
+# wheel, sdist and the list of what they bring along (SBOM) in dist/; the wheel is tried in an empty
+# environment, with no repository in sight. `release.sh beside`: tried beside the packages of .venv instead,
+# which takes no download
 set -euo pipefail
 cd "$(dirname "$0")/.."
 how=${1:-empty}
@@ -9,7 +10,8 @@ place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 
 rm -rf dist
-python -m build --no-isolation --outdir dist . >"$place/build.log" 2>&1 || { cat "$place/build.log" >&2; exit 1; }
+python -m build --no-isolation --outdir dist . >"$place/build.log" 2>&1 ||
+  { cat "$place/build.log" >&2; exit 1; }
 rm -rf build lmd.egg-info/.release
 wheel=$(ls dist/*.whl)
 
@@ -20,11 +22,14 @@ if [ "$how" = beside ]; then
   tried=$(command -v python)
 else
   python -m venv "$place/env"
-  sed -nE 's/^([^ #]+==[^;\\]+[^\\]*)( \\)?$/\1/p' requirements.lock >"$place/versions"   # the lock's versions, and only what the wheel asks for
-  "$place/env/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$place/versions" "$wheel"
+  # the lock's versions, and only what the wheel asks for
+  sed -nE 's/^([^ #]+==[^;\\]+[^\\]*)( \\)?$/\1/p' requirements.lock >"$place/versions"
+  "$place/env/bin/python" -m pip install --quiet --disable-pip-version-check \
+    --constraint "$place/versions" "$wheel"
   run() { "$place/env/bin/lmd" "$@"; }
   tried="$place/env/bin/python"
-  cyclonedx-py environment --output-reproducible --of JSON -o "dist/$(basename "$wheel" | cut -d- -f1,2).cdx.json" "$tried"
+  bom=dist/$(basename "$wheel" | cut -d- -f1,2).cdx.json
+  cyclonedx-py environment --output-reproducible --of JSON -o "$bom" "$tried"
 fi
 
 mkdir "$place/elsewhere"

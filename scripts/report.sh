@@ -5,7 +5,8 @@ cd "$(dirname "$0")/.."
 SECONDS=0
 cores=$(nproc)
 export OMP_NUM_THREADS=1     # of each process; nproc would heed it
-pages=$(python -c 'import yaml; print(*yaml.safe_load(open("params.yaml", encoding="utf-8"))["pages"], sep="\n")')
+pages=$(python -c 'import yaml
+print(*yaml.safe_load(open("params.yaml", encoding="utf-8"))["pages"], sep="\n")')
 running=()
 for ((k = 0; k < cores; k++)); do          # dealt out in turn, like cards
   awk -v n="$cores" -v k="$k" 'NR % n == k' <<< "$pages" | xargs -r lmd study page & running+=($!)

@@ -102,8 +102,8 @@ def test_every_entry_and_every_command_is_one_that_lmd_knows():
         for name in yaml.safe_load((FOLDER / "params.yaml").read_text(encoding="utf-8"))[section]:
             assert name in known_entries(section, FOLDER / "params.yaml")
             load_params(section, name, FOLDER / "params.yaml")
-    day = [line.strip() for line in (FOLDER / "day.sh").read_text(encoding="utf-8").splitlines()
-           if line.strip().startswith("lmd ")]
+    script = (FOLDER / "day.sh").read_text(encoding="utf-8").replace("\\\n", "")      # lines that go on
+    day = [line.strip() for line in script.splitlines() if line.strip().startswith("lmd ")]
     assert [line.split()[1] for line in day] == ["data", "train", "train", "score", "eval"]
     for command in [*commands().values(), *(line.replace(" $small", "") for line in day[:-1])]:
         program, *words = shlex.split(command.replace("hub:google/ncsnpp-ffhq-256", "checkpoints/faces"))
