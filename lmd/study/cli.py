@@ -174,10 +174,10 @@ def calibrate_command(released, name, kinds, scores, checkpoints):
 @_study_options('outside', 'out')
 @click.option('--kind', 'kinds', multiple=True, default=('shuffle', 'letter'), show_default=True,
               help='Of outliers made from validation images; may be given several times.')
-@click.option('--seeds', default=3, type=click.IntRange(1), show_default=True,
-              help='Trainings of each recipe.')
-@click.option('--steps', default=1500, type=click.IntRange(1), show_default=True,
-              help='Of each training.')
+@click.option('--recipe', 'recipes', multiple=True,
+              help='Name of a recipe, the first to compare with; may be given several times.  [default: all]')
+@click.option('--seeds', default=3, type=click.IntRange(1), show_default=True, help='Trainings of each.')
+@click.option('--steps', default=1500, type=click.IntRange(1), show_default=True, help='Of each training.')
 @click.option('-n', default=250, type=click.IntRange(20), show_default=True,
               help='Most images of each set.')
 @click.option('--work', default='runs/recipes', type=Target(folder=True),

@@ -39,7 +39,9 @@ def recipe_settings(
     seed: int, # of the training
     steps: int, # of the training
 ) -> TrainSettings:
-    "Settings of the released model with one change; raises `ValueError` if its training is not known."
+    "Settings of the released model with one change; raises `ValueError` if training or recipe is not known."
+    if recipe not in RECIPES:
+        raise ValueError(f"no recipe {recipe!r}; there are {', '.join(map(repr, RECIPES))}")
     training = read_about(model).get('training')
     if not isinstance(training, dict): raise ValueError(f'{model}/lmd.json does not say how it was trained')
     known = {f.name for f in fields(TrainSettings)}
@@ -101,6 +103,12 @@ def _train(inside, settings, place, root, device):
     run = settings.train(images, val, place/'run', device=device)
     settings.release(run, images, val, place/'checkpoint')
 
+# %% ../../nbs/study/15_recipe_study.ipynb #score-recipe
+def _score(sources, settings, place, root, device):
+    "Score every source in every setting, unless it is scored"
+    for name, setting in settings.items():
+        score_sets(sources, place/'checkpoint', setting, place/name, root=root, device=device, work=place)
+
 # %% ../../nbs/study/15_recipe_study.ipynb #write-recipes
 def write_recipes(
     inside: str, # in-domain set
@@ -109,6 +117,7 @@ def write_recipes(
     out: str|Path, # folder to write: table.csv
     outside: list, # out-of-domain sets
     kinds: list, # of outliers made from validation images
+    recipes: list|None=None, # names of recipes, the first to compare with; None = all
     seeds: int=3, # trainings of each recipe
     steps: int=1500, # of each training
     work: str|Path='runs/recipes', # networks and scores
@@ -118,11 +127,10 @@ def write_recipes(
     "Train and score every recipe with every seed, and write how well each network tells the sets apart."
     sources = [inside, *outside, f'{inside}:val', *(f'{inside}:val:{kind}' for kind in kinds)]
     names, lines = [source_name(source) for source in outside], []
-    for seed, (k, recipe) in product(range(seeds), enumerate(RECIPES)):
-        place = Path(work)/f'{Path(model).name}-{k}-seed-{seed}-steps-{steps}'
+    for seed, recipe in product(range(seeds), recipes or RECIPES):
+        place = Path(work)/f'{Path(model).name}-{[*RECIPES].index(recipe)}-seed-{seed}-steps-{steps}'
         _train(inside, recipe_settings(model, recipe, seed, steps), place, root, device)
-        for name, setting in settings.items():
-            score_sets(sources, place/'checkpoint', setting, place/name, root=root, device=device, work=place)
+        _score(sources, settings, place, root, device)
         found = recipe_lines(place, inside, names, kinds)
         lines += [{'recipe': recipe, 'seed': seed, **line} for line in found]
     save_table(table := pd.DataFrame(lines), Path(out)/'table')
