@@ -26,7 +26,7 @@ from .unet import CompiledNetwork, defaults, known_config, save_unet, UNet2D
 # %% ../nbs/13_diffusion.ipynb #to-x0-eps
 def _to_x0_eps(out, x_t, alpha, sigma, prediction):
     "Network output -> (x0_hat, eps_hat)"
-    if prediction == 'eps': return (x_t - sigma*out)/alpha, out
+    if prediction == 'eps': return torch.addcmul(x_t, out, sigma, value=-1)/alpha, out
     if prediction == 'x0': return out, (x_t - alpha*out)/sigma
     if prediction == 'score': return (x_t + sigma**2*out)/alpha, -sigma*out
     scale = alpha**2 + sigma**2   # 1 for variance-preserving schedules

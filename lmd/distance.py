@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['lpips_network', 'features_once', 'alexnet_layers', 'LPIPS', 'FeatureDistance', 'AlexNetCosine', 'EfficientNetCosine',
-           'SimCLRv2', 'check_distances', 'FillDistance', 'register_distance', 'distances_from_names']
+           'SimCLRv2', 'register_distance', 'distances_from_names']
 
 # %% ../nbs/24_distance.ipynb #imports
 import os, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from pathlib import Path
 
 import torch
@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from .checkpoints import load_weights
 from .weights import fetch_weights, find_weights, weights_md5
 from .networks import open_efficientnet, simclr_network
-from .pixel_distance import check_batch, check_pair, MSE, rows_of_originals, SSIM
+from .pixel_distance import (check_batch, check_distances, check_pair, FillDistance, MSE,
+                                rows_of_originals, SSIM)
 
 # %% ../nbs/24_distance.ipynb #file-of
 def _file_of(name, path, download):
@@ -53,18 +54,31 @@ def lpips_network(
 def _first_layer(network, images):
     "AlexNet's first activations, with the scaling of the input folded into the convolution"
     convolution, scaling = network.net.slice1[0], network.scaling_layer
-    weight = convolution.weight/scaling.scale
-    if images.shape[1] == 1: weight = weight.sum(1, keepdim=True)
-    at_zero = convolution(scaling(images.new_zeros(1, 3, *images.shape[2:])))
+    weight = (convolution.weight/scaling.scale).permute(0, 2, 3, 1)          # channels last, as the output
+    if images.shape[1] == 1: weight = weight.sum(3, keepdim=True)
+    at_zero = convolution(scaling(torch.zeros(1, 3, *images.shape[2:], device=images.device)))
+    weight = weight.permute(0, 3, 1, 2).to(images.dtype)
     out = F.conv2d(images, weight, None, convolution.stride, convolution.padding)
-    return (out.contiguous(memory_format=torch.channels_last) + at_zero).relu_()
+    return out.add_(at_zero.to(out.dtype)).relu_()
 
 # %% ../nbs/24_distance.ipynb #step
-def _step(activations, part):
-    "A part of AlexNet; where there is one position, a convolution is the product with its kernel's middle"
-    if not isinstance(part, nn.Conv2d) or activations.shape[2:] != (1, 1): return part(activations)
-    middle = part.weight[:, :, part.padding[0], part.padding[1]]
-    return F.linear(activations.flatten(1), middle, part.bias)[:, :, None, None]
+@lru_cache(16)
+@torch.inference_mode(False)
+def _matrix(part, shape, device, dtype):
+    "The matrix (H*W*C, H*W*C') of a convolution of maps of the shape (C, H, W), channels last; its bias"
+    C, H, W = shape
+    units = torch.eye(H*W*C, device=device).view(-1, H, W, C).permute(0, 3, 1, 2)
+    matrix = F.conv2d(units, part.weight, None, padding=part.padding).permute(0, 2, 3, 1).flatten(1)
+    return matrix.to(dtype).contiguous(), part.bias.repeat(H*W).to(dtype)
+
+def _step(h, part):
+    "A part of AlexNet; a convolution of maps that are smaller than its kernel is a matrix product"
+    if not isinstance(part, nn.Conv2d): return part(h)
+    if h[0, 0].numel() >= part.weight[0, 0].numel():
+        return F.conv2d(h, part.weight.to(h.dtype), part.bias.to(h.dtype), padding=part.padding)
+    matrix, bias = _matrix(part, h.shape[1:], h.device, h.dtype)
+    out = torch.addmm(bias, h.permute(0, 2, 3, 1).flatten(1), matrix)
+    return out.view(len(h), *h.shape[2:], -1).permute(0, 3, 1, 2)
 
 # %% ../nbs/24_distance.ipynb #once
 _seen = ContextVar('seen', default=None)
@@ -90,24 +104,30 @@ def alexnet_layers(
                          f'not {images.shape[2]}x{images.shape[3]}')
     large = images.float()
     if min(images.shape[2:]) < 32: large = F.interpolate(large, scale_factor=2, mode='bilinear')
-    layers = [_first_layer(network, large)]
+    layers = [_first_layer(network, large.to(getattr(network, 'runs_in', torch.float32)))]
     for i in range(2, 6): layers.append(reduce(_step, getattr(network.net, f'slice{i}'), layers[-1]))
     if seen is not None: seen.append((images, network, layers))
     return tuple(layers)
 
 # %% ../nbs/24_distance.ipynb #lpips-distance
+def _directions(h):
+    "Activations (N, C, H, W) -> (N, H, W, C) in float32, each position scaled to length one"
+    h = h.permute(0, 2, 3, 1).float().contiguous()
+    return h/(h.norm(dim=3, keepdim=True) + 1e-10)
+
 def _lpips_distance(network, originals, layers):
-    "Distances (P,) between normalised activations of `alexnet_layers`"
+    "Distances (P,) between normalised activations (P, H, W, C), of which the second are used up"
     for a, b in zip(originals, layers): check_pair(a, b)
     weights = (part.model[-1].weight.flatten() for part in network.lins)
-    squares = ((a - b).square_().permute(0, 2, 3, 1) for a, b in zip(originals, layers))
-    return sum((square @ weight).mean((1, 2)) for weight, square in zip(weights, squares))
+    return sum((b.sub_(a).square_() @ w).mean((1, 2)) for a, b, w in zip(originals, layers, weights))
 
 # %% ../nbs/24_distance.ipynb #alexnet
-def _alexnet(weights, download):
-    "The network that is given, or that of a file of weights"
+def _alexnet(weights, download, dtype=torch.float32):
+    "The network that is given, or that of a file of weights, which is run in this type of numbers"
     if isinstance(weights, nn.Module): return weights
-    return lpips_network(_file_of('alexnet', weights, download))
+    network = lpips_network(_file_of('alexnet', weights, download))
+    network.runs_in = dtype
+    return network
 
 # %% ../nbs/24_distance.ipynb #lpips
 class LPIPS:
@@ -143,7 +163,7 @@ class LPIPS:
         self.weights = weights_md5(self.network.state_dict())
 
     def _features(self, images):
-        return tuple(h/(h.norm(dim=1, keepdim=True) + 1e-10) for h in alexnet_layers(self.network, images))
+        return tuple(map(_directions, alexnet_layers(self.network, images)))
 
     def prepare(self,
         x: torch.Tensor,
@@ -251,7 +271,7 @@ class AlexNetCosine(FeatureDistance):
         self.weights = weights_md5(self.network.state_dict())
 
     def _pooled(self, images):
-        return alexnet_layers(self.network.to(images.device), images)[-1].mean((2, 3))
+        return alexnet_layers(self.network.to(images.device), images)[-1].float().mean((2, 3))
 
 # %% ../nbs/24_distance.ipynb #efficientnet
 class EfficientNetCosine(FeatureDistance):
@@ -294,32 +314,6 @@ class SimCLRv2(FeatureDistance):
         resized = (large(part) for part in images.split(32))      # few at a time
         return torch.cat([super(SimCLRv2, self)._directions(part) for part in resized])
 
-# %% ../nbs/24_distance.ipynb #check-distances
-def check_distances(
-    distances: list, # of objects with `name`, `prepare` and a call
-):
-    "Raise ValueError unless there are distances, each an object (not a name), with names of their own."
-    if not isinstance(distances, (list, tuple)) or not distances:
-        raise ValueError(f'distances are a list of at least one distance, not {distances!r:.80}')
-    for d in distances:
-        wanted = callable(d) and not isinstance(d, type) and isinstance(getattr(d, 'name', None), str)
-        if not isinstance(d, FillDistance) and not (wanted and hasattr(d, 'prepare')):
-            raise ValueError(f'{d!r:.80} is no distance: it needs a name, prepare and a call; '
-                             '`distances_from_names` makes distances of names')
-    names = [d.name for d in distances]
-    if len(set(names)) < len(names):
-        raise ValueError(f'each distance can be there once only, not as in {", ".join(names)}')
-
-# %% ../nbs/24_distance.ipynb #fill-distance
-class FillDistance:
-    "A distance between the original and the blur of its known pixels, in place of the reconstruction"
-    def __init__(self,
-        distance, # one of the distances above
-    ):
-        "Raises ValueError if `distance` is none."
-        check_distances([distance])
-        self.distance, self.name, self.weights = distance, f'{distance.name}_fill', distance.weights
-
 # %% ../nbs/24_distance.ipynb #register
 _registered = {}
 
@@ -353,6 +347,7 @@ def distances_from_names(
     alexnet: str | os.PathLike | None = None,
     simclrv2: str | os.PathLike | None = None,
     download: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> list:
     """Distances by the names that settings give them.
 
@@ -367,6 +362,8 @@ def distances_from_names(
         File of SimCLRv2's weights; None takes them where they are found.
     download
         Whether weights may be fetched.
+    dtype
+        In what AlexNet is run; distances are float32 in any case.
 
     Returns
     -------
@@ -380,7 +377,7 @@ def distances_from_names(
     FileNotFoundError
         Without the weights that are needed.
     """
-    network = cache(lambda: _alexnet(alexnet, download))
+    network = cache(lambda: _alexnet(alexnet, download, dtype))
     makers = {'mse': MSE, 'ssim': SSIM, 'lpips': lambda: LPIPS(network()),
               'alexnet': lambda: AlexNetCosine(network()),
               'efficientnet': lambda: EfficientNetCosine(None, download),

@@ -30,9 +30,10 @@ def fill_from_known(
     d = torch.arange(S, dtype=x.dtype, device=x.device)/(S/16)
     k, tiny = torch.exp(-(d - d[:, None])**2/2), torch.finfo(x.dtype).tiny
     k[k < tiny] = 0                            # processors take far longer over numbers below
-    around = (k @ mask.to(x) @ k).clamp(min=tiny)
-    guess = (k @ (x*mask) @ k)/around
-    return torch.where(mask > 0, x, guess)
+    known = mask.to(x)
+    around = (k @ known @ k).clamp_(min=tiny)
+    guess = (k @ (x*known) @ k).div_(around)
+    return guess.lerp_(x, known.expand_as(x))  # known pixels exactly; faster than to choose by `torch.where`
 
 # %% ../nbs/19_inpainting.ipynb #distinct-fills
 def distinct_fills(
@@ -47,10 +48,14 @@ def distinct_fills(
     return fill_from_known(originals[rows], pairs[:, 1:].view(-1, *mask.shape[1:])), rows, which
 
 # %% ../nbs/19_inpainting.ipynb #inpaint-start
+def _diffuse(schedule, t, x, z):
+    "Images with the noise of time `t`"
+    return (schedule.alpha(t)*x).add_(z, alpha=float(schedule.sigma(t)))
+
 def _start(schedule, t, x, mask, z):
     "Pure noise at t = 1, else the known pixels and a guess at the others, diffused to time `t`"
-    noise = schedule.sigma(t)*z
-    return noise if t == 1 else schedule.alpha(t)*fill_from_known(x, mask) + noise
+    if t == 1: return schedule.sigma(t)*z
+    return _diffuse(schedule, t, fill_from_known(x, mask), z)
 
 # %% ../nbs/19_inpainting.ipynb #inpaint-again
 def _diffuse_back(schedule, s, t, x_s, z):
@@ -61,8 +66,8 @@ def _diffuse_back(schedule, s, t, x_s, z):
 # %% ../nbs/19_inpainting.ipynb #inpaint-keep
 def _keep(schedule, t, x, mask, z, moved):
     "Images at time `t` whose known pixels are the originals' (with the noise `z`; None: without)"
-    known = x if z is None else schedule.alpha(t)*x + schedule.sigma(t)*z
-    return torch.where(mask > 0, known, moved)
+    known = x if z is None else _diffuse(schedule, t, x, z)
+    return torch.lerp(moved, known, mask.to(moved).expand_as(moved))
 
 # %% ../nbs/19_inpainting.ipynb #inpaint-call
 @torch.inference_mode()
@@ -199,7 +204,7 @@ class Denoise(Inpaint):
     """
     def start(self, schedule, t, x, mask, z):
         "The image diffused to time `t`; the parameters are those of `Inpaint.start`."
-        return schedule.alpha(t)*x + schedule.sigma(t)*z
+        return _diffuse(schedule, t, x, z)
 
 # %% ../nbs/19_inpainting.ipynb #samples
 def sample(

@@ -166,4 +166,7 @@ def normal(self: Randomness,
     words = self._words(step, -(-n // 2))
     radius = (words & _LOW).float().add_(0.5).mul_(2**-32).log_().mul_(-2).sqrt_()
     angle = (words >> 32).float().mul_(math.tau * 2**-32)
-    return torch.view_as_real(torch.polar(radius, angle)).flatten(1)[:, :n].reshape(-1, *shape)
+    z = torch.empty(*radius.shape, 2, device=radius.device)
+    torch.mul(radius, angle.cos(), out=z[..., 0])
+    torch.mul(radius, angle.sin_(), out=z[..., 1])
+    return z.flatten(1)[:, :n].reshape(-1, *shape)

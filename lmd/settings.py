@@ -139,7 +139,8 @@ def detector(self: Setting,
 ) -> LMD:
     "The detector that this setting makes of a checkpoint; raises ValueError on an unknown distance"
     return LMD(load_denoiser(model, device, self.autocast), mask_from_name(self.mask), self.inpaint(),
-               distances_from_names(self.distances), self.attempts, self.aggregate, self.seed, batch)
+               distances_from_names(self.distances, dtype=self.autocast or torch.float32), self.attempts,
+               self.aggregate, self.seed, batch)
 
 # %% ../nbs/29_settings.ipynb #registries
 methods = {  # name of a method -> where the class of its settings is
