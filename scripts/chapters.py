@@ -6,6 +6,7 @@
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -13,8 +14,15 @@ from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from nbdev.test import test_nb
 
-import lpips, matplotlib.pyplot, pandas, sklearn.metrics       # once, for all chapters
+# once, for all chapters
+import accelerate, diffusers.optimization, diffusers.training_utils, lpips, matplotlib.pyplot, pandas
+import seaborn, sklearn.metrics, torch._dynamo
 from diffusers import UNet2DModel
+from lmd import sources
+
+for name in ("make_letters", "make_photo_patches"):  # drawn once; their own chapter defines them anew
+    setattr(sources, name, cache(getattr(sources, name)))
+    getattr(sources, name)()
 
 
 def run(path):
