@@ -35,6 +35,9 @@ def _detect_options(command):
             help='Side of the squares of --tile in pixels. [default: the shorter side of the picture]'),
         click.option('--tile', 'tiled', is_flag=True,
             help='Judge all of a picture, by squares side by side; otherwise the square in its middle.'),
+        click.option('--processes', type=click.IntRange(1),
+            help='Of this machine, on a CPU; the scores are the same. [default: one; for runs of over two '
+            'minutes as many as there are cores]'),
         click.option('--fpr', default=.05, help='Share of in-domain images that may be flagged.'),
         click.option('--calibration', callback=_beside,
             help='As written by `lmd calibrate`. [default: calibration in the folder of the model]')):
@@ -48,7 +51,7 @@ def _detect_options(command):
 @_detect_options
 @shared_options('split', 'root', 'work', 'device', 'batch', 'skip')
 def detect_command(source, model, calibration, fpr, tiled, side, maps, report, device, batch, root,
-                   **options):
+                   **options): # split, work, skip_unreadable and processes
     """Flag images of SOURCE (a set, a folder, a picture, or - for paths on standard input).
 
     A line of csv is printed for each.

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['Batch', 'pixel_keys', 'source_batches', 'stream_batches', 'centre_square', 'tile_squares', 'Journal', 'run_folder',
-           'judge_squares', 'judge', 'save_map', 'csv_line', 'detect_lines', 'detect', 'hopeless']
+           'Measuring', 'judge_squares', 'cut_batches', 'judge', 'save_map', 'csv_line', 'detect_lines', 'detect',
+           'hopeless']
 
 # %% ../nbs/41_detecting.ipynb #imports
 import hashlib, json, re, zlib
-from contextlib import contextmanager
+from collections import deque
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +25,9 @@ from tqdm.auto import tqdm
 from .files import lock, replace_files
 from .pictures import Pictures, pixel_key, printable, read_picture
 from .data import Images, to_model
-from .scoring import image_batches
+from .machine import map_processes
+from .batches import choose_processes
+from .scoring import estimate, image_batches
 from .outliers import image_names, load_split, parse_source
 from .maps import expectation, map_panels, paints_twice
 from .calibration import CalibratedDetector
@@ -175,29 +179,46 @@ def _journal(folder):
         (folder/'scores.txt').unlink(missing_ok=True)
         if not any(folder.iterdir()): folder.rmdir()
 
+# %% ../nbs/41_detecting.ipynb #measuring
+class Measuring:
+    "A detector at work, in this process or another"
+    def __init__(self,
+        detector, # of a `CalibratedDetector`
+        inspected: bool = False, # whether maps are wanted
+    ): self.detector, self.inspected = detector, inspected
+
+    def __call__(self,
+        task: tuple, # arrays of squares (m, C, S, S) in [-1, 1] and of keys (m,)
+    ) -> tuple: # distances as of `LMD.measure`; masks and reconstructions, where maps are wanted
+        "What is measured of squares"
+        x, keys = map(torch.from_numpy, task)
+        if not len(x): return {}, []
+        if not self.inspected: return self.detector.measure(x, keys), []
+        measured, *painted = self.detector.inspect(x, keys)
+        return measured, [part.numpy() for part in painted]
+
 # %% ../nbs/41_detecting.ipynb #judge-squares
 def judge_squares(
     calibrated: CalibratedDetector, # calibrated
-    x: torch.Tensor, # (m, C, S, S) in [-1, 1]
-    keys: torch.Tensor, # (m,) int64
-    journal: Journal, # gets the scores
-    inspected: bool, # whether maps are wanted
+    squares: tuple, # x (m, C, S, S) in [-1, 1]; keys (m,) int64; rows (k,) of those that are to be measured
+    measured: tuple, # what `Measuring` gave of these rows
+    journal: Journal, # has the scores of the others, and gets theirs
 ) -> tuple: # (m,) scores; a function that gives the expectation and map of a square, by its row
     "Score squares; raises ValueError where a score is no number."
-    scores, detector, kept = journal.get(keys), calibrated.detector, {}
-    def inspect(rows):
-        measured, *painted = detector.inspect(x[rows], keys[rows])
-        kept.update({row: [part[i] for part in painted] for i, row in enumerate(rows)})
-        return measured
-    if len(new := np.flatnonzero(np.isnan(scores)).tolist()):
-        measured = inspect(new) if inspected else detector.measure(x[new], keys[new])
-        scores[new] = calibrated.combination.score(measured)
+    (x, keys, new), (distances, painted) = squares, measured
+    scores, kept = journal.get(keys), {}
+    def keep(rows, painted):
+        kept.update({row: [torch.from_numpy(part[i]) for part in painted] for i, row in enumerate(rows)})
+    if len(new):
+        keep(new, painted)
+        scores[new] = calibrated.combination.score(distances)
         if not np.isfinite(scores).all():
             raise ValueError('a score is not a finite number: the network overflowed; '
                              'check the checkpoint, or use dtype float32')
         journal.add(keys[new], scores[new])
     def mapped(row):
-        if row not in kept: inspect([row])
+        if row not in kept or not kept[row]:
+            keep([row], Measuring(calibrated.detector, True)((x[[row]].numpy(), keys[[row]].numpy()))[1])
         return expectation(x[row], *kept[row])
     return scores, mapped
 
@@ -205,27 +226,40 @@ def judge_squares(
 def _cut(pictures, keys, size, channels, tiled, side):
     "Squares of pictures: places and number of each picture's; model images (m, C, S, S); keys (m,)"
     places = [tile_squares(p.shape[:2], side) if tiled else centre_square(p.shape[:2]) for p in pictures]
-    x, own = [], []
+    x, own = [torch.empty(0, channels, size, size)], [keys[:0]]
     for picture, key, squares in zip(pictures, keys, places):
         parts = [picture[top:top + s, left:left + s] for top, left, s in squares]
         x.append(to_model(parts, size, channels))
         own.append(pixel_keys(parts) if len(parts) > 1 else key[None])
     return places, torch.cat(x), torch.cat(own)
 
+# %% ../nbs/41_detecting.ipynb #cut-batches
+def cut_batches(
+    batches, # of `source_batches` or `stream_batches`
+    detector, # whose size and channels the squares get
+    journal: Journal, # whose squares are not measured again
+    under_way: deque, # gets batch, places and squares as of `judge_squares` of each task
+    tiled: bool = False, # judge all of a picture, not only its middle
+    side: int|None = None, # of the squares, see `tile_squares`
+): # yields a task of `Measuring` for each batch
+    "What is to be measured of pictures"
+    for batch in batches:
+        places, x, keys = _cut(batch.pictures, batch.keys, detector.size, detector.channels, tiled, side)
+        new = np.flatnonzero(np.isnan(journal.get(keys))).tolist()
+        under_way.append((batch, places, (x, keys, new)))
+        yield x[new].numpy(), keys[new].numpy()
+
 # %% ../nbs/41_detecting.ipynb #judge
 def judge(
     report: RunReport, # takes in the pictures
     batch: Batch, # of pictures
-    journal: Journal, # gets the scores
+    places: list, # (top, left, side) of each square, for each picture
+    scores: np.ndarray, # (m,) of all squares, one picture's after the other's
+    mapped, # of `judge_squares`
     inspected: bool = False, # whether maps are drawn for what is shown
     maps: Path|None = None, # folder for the map of each flagged picture
-    tiled: bool = False, # judge all of a picture, not only its middle
-    side: int|None = None, # of the squares, see `tile_squares`
 ): # yields name, score and p-value of each picture
-    "Judge a batch; raises ValueError as `judge_squares`."
-    detector = report.calibrated.detector
-    places, x, keys = _cut(batch.pictures, batch.keys, detector.size, detector.channels, tiled, side)
-    scores, mapped = judge_squares(report.calibrated, x, keys, journal, inspected)
+    "The verdicts on a batch"
     ends = np.cumsum([len(squares) for squares in places])
     for name, picture, link, squares, end in zip(batch.names, batch.pictures, batch.links, places, ends):
         rows = range(end - len(squares), end)
@@ -278,6 +312,15 @@ def csv_line(
     quoted = name.replace('"', '""')
     return f'"{quoted}",{score:.4f},{p_value:.4f},{int(p_value <= fpr)}'
 
+# %% ../nbs/41_detecting.ipynb #inspected
+def _inspected(detector, explained, maps):
+    "Whether maps are drawn, which a report would like to have and a folder must"
+    possible = paints_twice(detector)
+    if maps and not possible:
+        raise ValueError('this calibration allows no maps: they need the method lmd, masks that take turns, '
+                         'such as the alternating checkerboard, and at least 4 attempts')
+    return possible and bool(explained or maps)
+
 # %% ../nbs/41_detecting.ipynb #detect-lines
 def detect_lines(
     report: RunReport, # new; has the detector and the false-positive rate
@@ -286,22 +329,35 @@ def detect_lines(
     explained: bool = False, # whether the report gets maps of what it shows
     journal: Journal|None = None, # with scores that are known; None = a new one, in memory
     total: int|None = None, # pictures, if their number is known
-    **tiles, # `tiled` and `side` of `judge`
+    processes: int = 1, # that measure, see `map_processes`
+    **tiles, # `tiled` and `side` of `cut_batches`
 ): # yields lines of csv: image, score, p_value, flagged
     "Judge pictures; raises ValueError where maps are asked for and the detector allows none."
-    possible, journal = paints_twice(report.calibrated.detector), journal or Journal()
-    if maps and not possible:
-        raise ValueError('this calibration allows no maps: they need the method lmd, masks that take turns, '
-                         'such as the alternating checkerboard, and at least 4 attempts')
+    calibrated, journal, under_way = report.calibrated, journal or Journal(), deque()
+    inspected = _inspected(calibrated.detector, explained, maps)
     yield 'image,score,p_value,flagged'
-    with tqdm(total=total, desc='detect', unit='picture', disable=None) as bar:
-        for batch in batches:
+    tasks = cut_batches(batches, calibrated.detector, journal, under_way, **tiles)
+    with (tqdm(total=total, desc='detect', unit='picture', disable=None) as bar,
+          closing(map_processes(Measuring(calibrated.detector, inspected), tasks, processes)) as done):
+        for measured in done:
+            batch, places, squares = under_way.popleft()
             if batch.skipped: report.skipped.append(batch.skipped)
-            elif batch.names:
-                inspected = possible and bool(explained or maps)
-                for verdict in judge(report, batch, journal, inspected, maps, **tiles):
-                    yield csv_line(*verdict, report.fpr)
-                bar.update(len(batch.names))
+            judged = judge_squares(calibrated, squares, measured, journal)
+            for verdict in judge(report, batch, places, *judged, inspected, maps):
+                yield csv_line(*verdict, report.fpr)
+            bar.update(len(batch.names))
+
+# %% ../nbs/41_detecting.ipynb #processes
+def _processes(detector, n, batch, asked):
+    "How many processes measure n pictures"
+    denoiser = getattr(detector, 'denoiser', None)
+    device = denoiser.device.type if denoiser else 'cpu'
+    if device != 'cpu':
+        if (asked or 1) > 1: raise ValueError(f'--processes are for a CPU: on {device}, leave them away')
+        return 1
+    parts = len(image_batches(np.arange(n), batch, detector.attempts))
+    seconds = estimate(detector, n)['seconds'] if parts > 1 and not asked else None
+    return choose_processes(denoiser, batch, seconds, parts, asked)
 
 # %% ../nbs/41_detecting.ipynb #detect
 def detect(
@@ -315,16 +371,18 @@ def detect(
     page: str|Path|None = None, # the page of the run to write
     work: str|Path = 'runs', # where scores are kept until the run is complete
     say = lambda line: None, # called with each picture that is left out
-    **options, # `maps` of `detect_lines`; `tiled` and `side` of `judge`
+    processes: int|None = 1, # of one CPU, see `lmd.machine.map_processes`; None = what is faster
+    **options, # `maps` of `detect_lines`; `tiled` and `side` of `cut_batches`
 ): # yields lines of csv
     "Judge pictures and write the page; raises as `load_split` and `detect_lines`."
-    options |= {'explained': bool(page)}
+    options, detector = options | {'explained': bool(page)}, report.calibrated.detector
     if source == '-': yield from detect_lines(report, stream_batches(lines, skip_unreadable, say), **options)
     else:
         images = load_split(*parse_source(source, split), root=root, skip_unreadable=skip_unreadable)
-        batches = source_batches(images, report.calibrated.detector.attempts, batch, skip_unreadable, say)
+        batches = source_batches(images, detector.attempts, batch, skip_unreadable, say)
+        options |= {'total': len(images), 'processes': _processes(detector, len(images), batch, processes)}
         with _journal(run_folder(work, report.calibrated, images)) as journal:
-            yield from detect_lines(report, batches, journal=journal, total=len(images), **options)
+            yield from detect_lines(report, batches, journal=journal, **options)
     report.notes += filter(None, [hopeless(report)])
     if page: write_run_report(report, page, f'{printable(source)}: {len(report.names)} images')
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
+from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from .files import check_target, lock, read_metadata, read_scores, round_bits, write_table, write_tables
@@ -26,7 +27,7 @@ from .machine import about_machine, join_processes, map_processes
 from .diffusion import checkpoint_fingerprint
 from .published import model_name
 from .releasing import model_warning
-from .batches import fitting_processes
+from .batches import choose_processes
 from .detector import LMD
 from .settings import AnySetting, make_setting
 
@@ -168,30 +169,32 @@ def _task(detector, images, index):
 # %% ../nbs/30_scoring.ipynb #scorer
 class _Scorer:
     "A detector at work, in this process or another"
-    def __init__(self, detector, compiled): self.detector, self.compiled = detector, compiled
+    def __init__(self, detector, wanted): # `wanted`: arguments of `Denoiser.compiled`, or None
+        self.detector, self.wanted, self.compiled = detector, wanted, False
 
     def __call__(self, task):
-        "Table of a few images, the evaluations that were counted, the seconds it took"
+        "Table of a few images, evaluations that were counted, seconds it took, whether code is compiled"
         (x, keys, index, reading), began = task, time.perf_counter()
-        if self.compiled: self._compile()
+        if self.wanted: self._compile()
         if counts := hasattr(self.detector, 'evaluations'): self.detector.evaluations.clear()
         frame = _frame(self.detector, torch.from_numpy(x), torch.from_numpy(keys), index)
         counted = list(self.detector.evaluations) if counts else []
-        return frame, counted, reading + time.perf_counter() - began
+        return frame, counted, reading + time.perf_counter() - began, self.compiled
 
     def _compile(self):
-        try: self.detector.denoiser = self.detector.denoiser.compiled(*self.compiled)
+        try: self.detector.denoiser = self.detector.denoiser.compiled(*self.wanted)
         except RuntimeError as e: _log.warning(str(e))
-        self.compiled = None
+        else: self.compiled = True
+        self.wanted = None
 
 # %% ../nbs/30_scoring.ipynb #score-shard
 def _write_shard(detector, parts, path, identity):
     "Write what `_Scorer` gave of the images of a shard"
-    frames, counted, seconds = zip(*parts)
+    frames, counted, seconds, compiled = zip(*parts)
     if hasattr(detector, 'evaluations'): detector.evaluations[:] = sum(counted, [])
     frame = pd.concat(frames, ignore_index=True)
     write_table(frame, path, fingerprint=identity, n=frame['image'].nunique(), nfe=detector.nfe,
-                seconds=sum(seconds))
+                seconds=sum(seconds), compiled=all(compiled))
 
 # %% ../nbs/30_scoring.ipynb #ways
 def _ways(detector, state, processes, compiled, cache):
@@ -203,11 +206,10 @@ def _ways(detector, state, processes, compiled, cache):
     few = max(detector.batch//detector.attempts, 1) if lift else 1
     size = min(few*detector.attempts, detector.batch) if lift else 0
     def choose(cost, n):
-        seconds, parts = cost['seconds'] or 0, -(-n//few)
-        wanted = processes or (1 if one or seconds < 120 else
-                               fitting_processes(detector.denoiser if lift else None, size))
-        long = compiled or compiled is None and seconds >= 600
-        return max(min(wanted, parts), 1), (size, str(cache)) if long and lift and size else None
+        long = compiled or compiled is None and (cost['seconds'] or 0) >= 600
+        denoiser, asked = detector.denoiser if lift else None, 1 if one else processes
+        together = choose_processes(denoiser, size, cost['seconds'], -(-n//few), asked)
+        return together, (size, str(cache)) if long and lift and size else None
     return choose
 
 # %% ../nbs/30_scoring.ipynb #merge
@@ -222,11 +224,12 @@ def _together(paths, rows=50_000):
 def merge_shards(
     paths: list, # shards in their order
     out: str|Path, # the parquet file to write
-    **metadata, # anything json can hold; seconds (all shards together) and nfe (mean per image) are added
+    **metadata, # anything json can hold; added are seconds (all together), nfe (mean) and compiled (all)
 ):
     "Write all shards into one file, in one piece, and remove them"
     about = [read_metadata(p) for p in paths]
     metadata['seconds'] = round(sum(a['seconds'] for a in about), 3)
+    metadata['compiled'] = all(a.get('compiled', False) for a in about)
     nfe = round(sum(a['nfe']*a['n'] for a in about)/sum(a['n'] for a in about), 1)
     metadata['nfe'] = int(nfe) if nfe == int(nfe) else nfe
     write_tables(_together(paths), out, **metadata)
@@ -371,14 +374,13 @@ def _score_into(out, folder, detector, images, model, setting, batch, shard, sta
     files = shard_files(folder, setting.indices(images), shard)
     todo = [path for path, index in files.items() if read_shard(path, identity, index) is None]
     n = sum(len(files[path]) for path in todo)
-    cost = estimate(detector, n)
-    if state.is_main_process: say(cost)
-    processes, compiled = ways(cost, n)
-    state.wait_for_everyone()
+    cost = [estimate(detector, n) if state.is_main_process else None]
+    if state.is_main_process: say(*cost)
+    processes, compiled = ways(*broadcast_object_list(cost), n)
     _score_shards(detector, images, {path: files[path] for path in todo}, identity, batch, state, processes,
                   compiled)
     if state.is_main_process:
-        about = score_metadata(images, model, setting) | {'compiled': compiled is not None}
+        about = score_metadata(images, model, setting)
         merge_shards(list(files), out, **about, processes=state.num_processes*processes)
 
 # %% ../nbs/30_scoring.ipynb #score-shards
