@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .checkpoints import (check_finite, checkpoint_fingerprint, load_weights, model_card, new_checkpoint,
-                             open_network, read_about, read_json, seal_checkpoint)
+                             open_network, read_about, read_json, seal_checkpoint, trained_up_to)
 from .machine import check_device
 from .schedules import (Discrete, Schedule, schedule_from_dict, schedule_from_diffusers, schedulers,
                            schedules, SubVP, VE, VPCosine, VPLinear)
@@ -42,7 +42,8 @@ class Denoiser(nn.Module):
                  size: int, # height and width of its images, in pixels
                  channels: int, # 1 (gray) or 3 (colour)
                  prediction: str='eps', # what the network returns: one of `predictions`
-                 autocast: torch.dtype|None=None # type the network is run in; None = float32
+                 autocast: torch.dtype|None=None, # type the network is run in; None = float32
+                 t_max: float=1. # largest time that the network was trained at
                 ):
         "Raises `ValueError` on an unknown prediction type"
         super().__init__()
@@ -50,7 +51,7 @@ class Denoiser(nn.Module):
             known = ', '.join(self.predictions)
             raise ValueError(f"unknown prediction type {prediction!r}; there are {known}")
         self.network, self.schedule, self.size, self.channels = network, schedule, size, channels
-        self.prediction, self.autocast = prediction, autocast
+        self.prediction, self.autocast, self.t_max = prediction, autocast, t_max
 
     @property
     def device(self): return next((p.device for p in self.network.parameters()), torch.device('cpu'))
@@ -65,8 +66,11 @@ def forward(self: Denoiser,
             x_t: torch.Tensor, # (N, C, S, S) noisy images, float32
             t: float|torch.Tensor # time in (0, 1], a number or (N,)
            ) -> tuple: # (x0_hat, eps_hat), each (N, C, S, S) float32
-    "The clean images and the noise that `x_t` seems to be made of"
+    "The clean images and the noise that `x_t` seems to be made of; raises `ValueError` at times above `t_max`"
     t = torch.as_tensor(t, dtype=torch.float64)
+    if self.t_max < 1 and t.max() > self.t_max + 1e-6:
+        raise ValueError(f"the network was trained at times up to {self.t_max:g} and is asked at {t.max():g}: "
+                         "start lower (t0), or train it with t_max: 1")
     time = self.schedule.network_time(t).float().to(x_t.device).expand(len(x_t))
     with torch.autocast(x_t.device.type, self.autocast, enabled=self.autocast is not None):
         out = self.network(x_t, time).float()
@@ -144,7 +148,8 @@ def compiled(self: Denoiser,
     home = os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache'
     os.environ['TORCHINDUCTOR_CACHE_DIR'] = str(Path(folder or Path(home, 'lmd', 'compiled')).absolute())
     network = CompiledNetwork(self.network, batch).eval()
-    new = Denoiser(network, self.schedule, self.size, self.channels, self.prediction, self.autocast).eval()
+    new = Denoiser(network, self.schedule, self.size, self.channels, self.prediction, self.autocast,
+                   self.t_max).eval()
     x = torch.zeros(batch, self.channels, self.size, self.size, device=self.device)
     try:
         with torch.inference_mode(): new(x, .5)
@@ -381,5 +386,6 @@ def load_denoiser(
         hub = re.fullmatch(r'[\w.-]+/[\w.-]+', str(folder))
         raise FileNotFoundError(f"no checkpoint at {folder}: not a folder" + (
             f" (a model of the Hugging Face hub is written hub:{folder})" if hub else ""))
-    load = _load_own if (folder/'lmd.json').exists() else _load_foreign
-    return Denoiser(*load(folder), autocast).to(device).eval()
+    own = (folder/'lmd.json').exists()
+    parts = _load_own(folder) if own else _load_foreign(folder)
+    return Denoiser(*parts, autocast, trained_up_to(folder) if own else 1.).to(device).eval()

@@ -53,6 +53,18 @@ def save_loss_curve(
 def _error(y, x, lost): # mean squared error on the lost pixels, in units of the range [0, 1]
     return ((y - x).square()*lost).sum().item()/(4*lost.expand_as(x).sum().item())
 
+# %% ../nbs/22_releasing.ipynb #masked-images
+def _masked(denoiser, images, n):
+    "Images (N, C, S, S), evenly chosen; a checkerboard (N, 1, S, S) that keeps half of each; their noise"
+    index = np.unique(np.linspace(0, len(images) - 1, min(n, len(images))).astype(int))
+    x = to_model(images[index], denoiser.size, denoiser.channels).to(denoiser.device)
+    rows = torch.arange(len(x))
+    randomness = Randomness(0, rows, torch.zeros_like(rows)).to(denoiser.device)
+    cells = next(k for k in (8, 7, 6, 5, 4, 3, 2, 1) if denoiser.size % k == 0)
+    mask = Checkerboard(cells)(randomness, denoiser.size) if cells > 1 else torch.zeros_like(x[:, :1])
+    return x, mask, randomness
+
+# %% ../nbs/22_releasing.ipynb #reconstruction-check
 @torch.inference_mode()
 def reconstruction_check(
     denoiser: Denoiser, # trained
@@ -61,12 +73,7 @@ def reconstruction_check(
     steps: int=10 # network evaluations
 ) -> dict: # `verdict`, 'good' or 'poor'; errors `model`, `fill`, `constant` on lost pixels, in [0, 1] units
     "Compare reconstructions of validation images with fillings that know nothing of the domain"
-    index = np.unique(np.linspace(0, len(images) - 1, min(n, len(images))).astype(int))
-    x = to_model(images[index], denoiser.size, denoiser.channels).to(denoiser.device)
-    rows = torch.arange(len(x))
-    randomness = Randomness(0, rows, torch.zeros_like(rows)).to(denoiser.device)
-    cells = next(k for k in (8, 7, 6, 5, 4, 3, 2, 1) if denoiser.size % k == 0)
-    mask = Checkerboard(cells)(randomness, denoiser.size) if cells > 1 else torch.zeros_like(x[:, :1])
+    x, mask, randomness = _masked(denoiser, images, n)
     known = (x*mask).sum((2, 3), keepdim=True)/mask.sum((2, 3), keepdim=True).clamp(min=1)
     said = {'model': _error(Inpaint(steps)(denoiser, x, mask, randomness), x, 1 - mask),
             'fill': _error(known, x, 1 - mask),
@@ -129,12 +136,21 @@ def cut_weights(
     save_torch_state_dict(load_weights(file), folder, max_shard_size=most,
                           filename_pattern='diffusion_pytorch_model{suffix}.safetensors') # takes the old away
 
+# %% ../nbs/22_releasing.ipynb #pictures
+@torch.inference_mode()
+def _pictures(denoiser, val):
+    "Title, and images (16, C, S, S): samples, or images and their reconstructions"
+    if denoiser.t_max == 1: return 'samples', sample(denoiser, 16)
+    x, mask, randomness = _masked(denoiser, val, 8)
+    title = 'validation images, and what the model makes of half of their pixels'
+    return title, torch.cat([x, Inpaint(10)(denoiser, x, mask, randomness)])
+
 # %% ../nbs/22_releasing.ipynb #draw-card
-def _finish(run, denoiser, folder):
+def _finish(run, pictures, folder):
     "Cut the weights, and draw the pictures of a denoiser's card"
     cut_weights(folder/'unet')
     save_loss_curve(run, folder)
-    figure = show_images(sample(denoiser, 16).cpu().clip(-1, 1))
+    figure = show_images(pictures.cpu().clip(-1, 1))
     save_figure(figure, folder/'samples')
     plt.close(figure)
 
@@ -157,7 +173,8 @@ def release(self: TrainSettings,
     summary = (f'An unconditional diffusion model of the data set `{images.name}`, trained by `lmd train` '
                'for out-of-distribution detection by inpainting.')
     rows = {**self._card_rows(run, denoiser), 'check': check_sentence(check)}
-    pictures = {'loss.png': 'loss curve', 'samples.png': 'samples'}
+    title, shown = _pictures(denoiser, val)
+    pictures = {'loss.png': 'loss curve', 'samples.png': title}
     save_checkpoint(denoiser, out, self.schedule, model_card(out.name, summary, images, self, rows, pictures),
-                    lambda new: _finish(run, denoiser, new), data=images.name, data_md5=images.md5,
+                    lambda new: _finish(run, shown, new), data=images.name, data_md5=images.md5,
                     training=asdict(self), loss=loss, val_loss=val_loss, check=check, **run.past)

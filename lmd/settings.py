@@ -287,7 +287,7 @@ _digits = {'size': 16, 'width': [32, 64], 'steps': 1800, 'batch': 64, 'dtype': '
 
 def _pictures(size, channels, width, steps, batch):
     return {'size': size, 'channels': channels, 'factor': size//16, 'width': width, 'steps': steps,
-            'batch': batch, 'dropout': .1}
+            'batch': batch, 'dropout': .1, 't_max': .6}
 
 presets = { # section -> name -> entry, as in params.yaml
     'settings': {'default': {'n': 2000, 'distances': _all},

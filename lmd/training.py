@@ -276,7 +276,7 @@ def _new(self: TrainSettings, device):
     network = make_unet(self.size, self.channels, self.factor, self.width, self.layers, self.attention,
                         self.dropout)
     make_fast(network, self, device)
-    return Denoiser(network, schedule_from_dict(self.schedule), self.size, self.channels)
+    return Denoiser(network, schedule_from_dict(self.schedule), self.size, self.channels, t_max=self.t_max)
 
 @patch
 def _fits(self: TrainSettings, images, device):
