@@ -18,7 +18,6 @@ wheel=$(ls dist/*.whl)
 if [ "$how" = beside ]; then
   python -m pip install --quiet --no-deps --target "$place/site" "$wheel"
   export PYTHONPATH="$place/site"
-  run() { python -m lmd "$@"; }
   tried=$(command -v python)
 else
   python -m venv "$place/env"
@@ -26,7 +25,6 @@ else
   sed -nE 's/^([^ #]+==[^;\\]+[^\\]*)( \\)?$/\1/p' requirements.lock >"$place/versions"
   "$place/env/bin/python" -m pip install --quiet --disable-pip-version-check \
     --constraint "$place/versions" "$wheel"
-  run() { "$place/env/bin/lmd" "$@"; }
   tried="$place/env/bin/python"
   bom=dist/$(basename "$wheel" | cut -d- -f1,2).cdx.json
   cyclonedx-py environment --output-reproducible --of JSON -o "$bom" "$tried"
@@ -36,17 +34,21 @@ mkdir "$place/elsewhere"
 wheel=$(realpath "$wheel")
 cd "$place/elsewhere"
 "$tried" -c "import lmd; assert '$PWD' not in lmd.__file__ and 'site' in lmd.__file__, lmd.__file__"
-run --version
-run data fetch digits
+"$(dirname "$tried")/lmd" --version
 cat >params.yaml <<'END'
 train: {small: {size: 16, width: [16, 16], steps: 100, batch: 32, warmup: 10, dtype: 'no'}}
 settings: {quick: {steps: 2, attempts: 2, dtype: float32, distances: [ssim, mse]}}
 END
-run train digits --config small --out model --device cpu
-run score digits:val --model model --setting quick --out val.parquet --device cpu
-run calibrate val.parquet --out calibration
-run detect digits --model model --calibration calibration --device cpu --report report.html >detected.csv
-lines=$(wc -l <detected.csv)
+"$tried" - >said <<'END' || { cat said; exit 1; }
+from lmd.cli import main
+for command in ("data fetch digits",
+                "train digits --config small --out model --device cpu",
+                "score digits:val --model model --setting quick --out val.parquet --device cpu",
+                "calibrate val.parquet --out calibration",
+                "detect digits --model model --calibration calibration --device cpu --report report.html"):
+    main(command.split(), standalone_mode=False)
+END
+lines=$(sed -n '/^image,score,/,$p' said | wc -l)
 [ "$lines" -eq 198 ] && [ -s report.html ] || { echo "detect wrote $lines lines for 197 digits" >&2; exit 1; }
 printf 'make release: %s detects on digits, tried %s\n' "$(basename "$wheel")" \
   "$([ "$how" = beside ] && echo 'beside the packages of .venv' || echo 'in an empty environment')"

@@ -1,26 +1,24 @@
 "What the tests share: the command, in this process and in one of its own, and a small trained model."
 import os
+import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from click.testing import CliRunner
 from PIL import Image
 
+from forked import Forked
 from lmd.cli import main
-from lmd.data import load
 
 ROOT = Path(__file__).resolve().parents[1]
-torch.set_num_threads(1)      # the networks here are too small for more
+os.environ["OMP_NUM_THREADS"] = "1"      # the networks here are too small for more; torch is not there yet
 signal.signal(signal.SIGINT, signal.default_int_handler)     # a job in the background ignores Ctrl-C
 
-TINY = dict(size=16, width=[16, 16], steps=300, batch=32, warmup=20, dtype="no")
+TINY = dict(size=16, width=[16, 16], steps=150, batch=32, warmup=20, dtype="no")
 QUICK = dict(steps=2, attempts=2, dtype="float32", distances=["ssim", "mse"])
 SETTINGS = {
     "quick": QUICK,
@@ -75,6 +73,24 @@ BAD_TRAININGS = {
 }
 
 
+# tests that share what takes long to make, in one worker each
+GROUPS = {"test_cli.py": "model", "test_refusals.py": "model", "test_study.py": "model",
+          "test_fit.py": "processes", "test_processes.py": "processes", "test_scale.py": "processes",
+          "test_paper_scale.py": "pages", "test_pipeline.py": "pipeline"}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Larger groups first; with pytest 9.2 the groups of pytest-xdist 3.8 itself are lost (its issue 1386)"
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return GROUPS.get(Path(nodeid.split("::")[0]).name, nodeid)
+
+    return Grouped(config, log)
+
+
 @pytest.fixture(scope="session")
 def place(tmp_path_factory):
     "A folder to work in: generated sets, pictures and a parameter file"
@@ -92,6 +108,7 @@ def place(tmp_path_factory):
 
 def save_pictures(place, folder, n):
     "The first training digits as pictures in a folder of their own"
+    from lmd.data import load
     (place / folder).mkdir()
     digits = load("digits", "train", root=place / "data")
     for i in range(n): Image.fromarray(digits[i]).save(place / folder / f"{i:04}.png")
@@ -119,16 +136,11 @@ def lmd(place, monkeypatch):
 def process(place):
     "Start a command in a process of its own, which does not outlive the test"
     started = []
-    def start(*args):
-        command = [str(Path(sys.executable).with_name("lmd")), *map(str, args)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        started.append(subprocess.Popen(command, cwd=place, env=environment, text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    def start(*args, **variables):
+        started.append(Forked(*args, cwd=place, **variables))
         return started[-1]
     yield start
-    for p in started:
-        p.kill()
-        p.communicate()
+    for p in started: p.end()
 
 
 def train(place, name, out):
@@ -179,6 +191,11 @@ def wait_for(condition, process, seconds=120):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit, "waited too long"
         time.sleep(.01)
+
+
+def begun(run, steps):
+    "Whether a training of so many steps has done some of them, by its bar: to be asked again and again"
+    return lambda: re.search(rf"[1-9]\d*/{steps} ", run.said()[1])
 
 
 def largest_relative_difference(a, b):

@@ -74,11 +74,11 @@ def test_a_folder_that_is_gone(tmp_path):
 
 def test_a_terminal_without_letters(tmp_path):
     "A name that a Latin-1 terminal cannot show is escaped, on both streams"
-    (tmp_path / "雨.parquet").write_text("no scores")
-    command = [sys.executable, "-m", "lmd", "eval", "雨.parquet", "雨.parquet"]
+    (tmp_path / "params.yaml").write_text("settings: {}")
+    command = [sys.executable, "-m", "lmd", "settings", "show", "settings", "雨"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True,
                           env=os.environ | {"PYTHONIOENCODING": "latin-1:strict"})
-    assert done.returncode == 1 and done.stderr.startswith(b"Error: ") and b"\\u96e8.parquet" in done.stderr
+    assert done.returncode == 1 and done.stderr.startswith(b"Error: ") and b"\\u96e8" in done.stderr
     program = "from lmd.cli import main; import click; main.add_command(click.command('say')(lambda: " \
               "click.echo('雨'))); main(['say'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True,
@@ -480,86 +480,11 @@ def test_everything_works_from_an_empty_folder(lmd, place, tmp_path, monkeypatch
 
 # ---- runs that were stopped
 
-@pytest.mark.slow
-def test_killed_scoring_resumes(lmd, process, place, many, model):
-    score = "score", many, "--model", model, "--setting", "longer", "--device", "cpu", "--out"
-    lmd(*score, "whole.parquet")
-    run = process(*score, "killed.parquet")
-    wait_for(lambda: list(place.glob("runs/*/*.parquet")), run)
-    run.kill()
-    assert run.wait() == -signal.SIGKILL
-    assert not Path("killed.parquet").exists()
-
-    shard = min(place.glob("runs/*/*.parquet"))
-    frame, about = pd.read_parquet(shard), read_metadata(shard)
-    true = frame.loc[0, "mse"]
-    frame.loc[0, "mse"] = 123                       # to see that the shard is read and not made again
-    write_table(frame, shard, **about)
-    lmd(*score, "killed.parquet", "--batch", 60)
-    resumed = pd.read_parquet("killed.parquet")
-    assert resumed.loc[0, "mse"] == 123
-    resumed.loc[0, "mse"] = true
-    assert largest_relative_difference(pd.read_parquet("whole.parquet"), resumed) <= 1e-3
-    assert not list(place.glob("runs/*/*.parquet"))
-
-
-def stop(run):
-    "Press Ctrl-C: the exit code is a shell's, and the last line says how to go on"
-    run.send_signal(signal.SIGINT)
-    _, errors = run.communicate(timeout=60)
-    assert run.returncode == 130 and "Traceback" not in errors, errors
-    assert errors.splitlines()[-1] == "stopped: the same command goes on where it was"
-
-
-@pytest.mark.slow
-def test_interrupted_detection_goes_on(lmd, process, place, many, model, monkeypatch):
-    lmd("score", "digits:val", "--model", model, *QUICKLY, "--out", "stopped/val.parquet")
-    lmd("calibrate", "stopped/val.parquet", "--out", "stopped/calibration")
-    detect = ("detect", many, "--model", model, "--calibration", "stopped/calibration", "--device", "cpu",
-              "--batch", 100, "--report", "stopped/page.html")
-    run = process(*detect)
-    wait_for(lambda: list(place.glob("runs/detect-*/scores.txt")), run)
-    stop(run)
-    assert not Path("stopped/page.html").exists()
-    kept = next(place.glob("runs/detect-*/scores.txt"))
-    before, judged = len(kept.read_text().splitlines()), []
-    measure = LMD.measure
-    monkeypatch.setattr(LMD, "measure", lambda self, x, keys: judged.append(len(x)) or measure(self, x, keys))
-    resumed = lmd(*detect).stdout
-    page = Path("stopped/page.html").read_text()
-    assert 0 < sum(judged) <= 1101 - before and not kept.exists()
-    assert lmd(*detect).stdout == resumed and Path("stopped/page.html").read_text() == page
-
-
 def test_ctrl_c_where_nothing_is_kept(lmd, model, monkeypatch):
     monkeypatch.setattr("lmd.calibration.open_calibrated", lambda *_: signal.raise_signal(signal.SIGINT))
     for source in "-", "./pictures":
         got = lmd("detect", source, "--model", model, "--calibration", "some", code=130)
         assert ("goes on" in got.stderr) == (source != "-")
-
-
-@pytest.mark.slow
-def test_interrupted_training_goes_on(lmd, process, place, model):
-    train = "train", "digits", "--config", "tiny", "--out", "checkpoints/again", "--device", "cpu"
-    run = process(*train)
-    wait_for((place / "runs/again/state.pt").exists, run)
-    stop(run)
-    assert not Path("checkpoints/again").exists()
-
-    lmd(*train)
-    whole, resumed = (load_file(next(Path("checkpoints", name, "unet").glob("*.safetensors")))
-                      for name in ("tiny", "again"))
-    torch.testing.assert_close(resumed, whole, rtol=1e-2, atol=1e-3)
-    losses = [json.loads(Path("checkpoints", name, "lmd.json").read_text())["val_loss"]
-              for name in ("tiny", "again")]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-
-
-@pytest.mark.slow
-def test_two_processes_fetch_one_set(process, place):
-    runs = [process("data", "fetch", "letters", "--root", "shared") for _ in range(2)]
-    for run in runs: assert run.wait(timeout=120) == 0, run.communicate()
-    assert len(load("letters", root=place / "shared")) == 396
 
 
 def test_a_panel_of_score_files(lmd, place, model):

@@ -10,13 +10,12 @@ import yaml
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from conftest import message, save_pictures, wait_for
+from conftest import begun, message, save_pictures, wait_for
 from lmd.calibration import open_calibrated
 from lmd.checkpoints import checkpoint_fingerprint
 from lmd.data import load
 from lmd.files import read_scores
 
-pytestmark = pytest.mark.xdist_group("fit")      # one worker trains the detector
 SMALL = dict(size=16, width=[16, 16], steps=20, batch=8, warmup=5, dtype="no")
 CHEAP = dict(steps=1, attempts=4, dtype="float32", distances=["ssim", "mse"])
 OPTIONS = ("--config", "small", "--setting", "cheap", "--params", "fit.yaml", "--device", "cpu")
@@ -97,13 +96,13 @@ def test_done_once(lmd, place, detector):
 @pytest.mark.slow
 def test_stopped_and_resumed(lmd, place, process):
     "Stopped in the training and in the scoring, it comes to the same detector"
-    more = "--set", "steps=300", "--seed", "3"
+    more = "--set", "steps=100", "--seed", "3"
     lmd("fit", "plain", "--out", "detectors/whole", *OPTIONS, *more, "--work", "whole")
     command = "fit", "plain", "--out", "detectors/parts", *OPTIONS, *more, "--work", "parts"
     run = process(*command)
-    wait_for(lambda: list((place / "parts").glob("fit-*/state.pt")), run)
+    wait_for(begun(run, 100), run)
     run.send_signal(signal.SIGINT)
-    assert run.wait(120) == 130
+    assert run.wait(120) == 130 and list((place / "parts").glob("fit-*/state.pt"))
     assert not (place / "detectors/parts").exists()
     run = process(*command)
     wait_for(lambda: (place / "detectors/parts/lmd.json").exists(), run)

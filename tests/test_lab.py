@@ -12,7 +12,6 @@ from conftest import ROOT
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("lab")
 def test_saved_notebooks_are_clean(tmp_path):
     home, notebook = tmp_path / "home", ROOT / "nbs/tutorials/lab_test.ipynb"
     home.mkdir()

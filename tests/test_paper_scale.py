@@ -14,6 +14,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from dvc.repo import Repo
+from jupyter_client.manager import KernelManager
 from PIL import Image
 
 from conftest import ROOT
@@ -76,6 +77,14 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def kernel():
+    "One that runs the pages of all tests"
+    kernel = KernelManager(kernel_name="python3")
+    yield kernel
+    if kernel.has_kernel: kernel.shutdown_kernel(now=True)
+
+
 def wanted(stage):
     "Whether a stage belongs to the small run: two models, three grayscale sets"
     kind, _, which = stage.partition("@")
@@ -117,7 +126,7 @@ def test_every_entry_and_every_command_is_one_that_lmd_knows():
 
 
 @pytest.mark.slow
-def test_faces_by_an_imported_model_to_figure_6(place):
+def test_faces_by_an_imported_model_to_figure_6(place, kernel):
     "The pipeline of faces/, with a small network of score_sde in place of the hub's"
     reference = read_npz(ROOT / "tests/score_sde/ncsnpp-ve-ffhq.npz")
     state = {key.removeprefix("state."): torch.from_numpy(value) for key, value in reference.items()
@@ -140,14 +149,14 @@ def test_faces_by_an_imported_model_to_figure_6(place):
     settings = {"checkerboard 8x8": "alternating-checkerboard-8", "center": "center"}     # two masks of three
     page = run_page("figure6", dict(column="mse", settings=settings, scores=str(place / "scores"),
                                     images=str(place / "images")),
-                    place / "params.yaml", ROOT / "nbs/paper", place / "reports")
+                    place / "params.yaml", ROOT / "nbs/paper", place / "reports", kernel)
     table = pd.read_csv(page / "figure6.csv")
     assert table["mask"].tolist() == ["checkerboard 8x8", "center"]
     assert table["ROC-AUC"].between(0, 1).all()
 
 
 @pytest.mark.slow
-def test_two_models_from_official_files_to_table_1(place):
+def test_two_models_from_official_files_to_table_1(place, kernel):
     chosen = [cmd for stage, cmd in commands().items() if wanted(stage)]
     assert len(chosen) == 3 + 2 + 1 + 1 + len(SETTINGS) + 1
     for command in chosen: run(command)
@@ -155,7 +164,7 @@ def test_two_models_from_official_files_to_table_1(place):
     methods = ["Input complexity", "Likelihood regret", "DDPM-OOD", "DiffPath", "MSMA"]
     page = run_page("table1", dict(pairs=pairs, methods=methods, versions={}, columns=["ssim", "mse"],
                                    setting="paper", wanted=[], scores=str(place / "scores")),
-                    place / "params.yaml", ROOT / "nbs/paper", place / "reports", without="this-study")
+                    place / "params.yaml", ROOT / "nbs/paper", place / "reports", kernel, "this-study")
     departures = pd.read_csv(page / "departures.csv").set_index("what")["here"]
     assert list(departures.index[:2]) == ["models", "sampler"] and "channel" not in departures["models"]
     assert departures["sampler"] == "euler-maruyama, 2 steps from t = 1"

@@ -6,7 +6,7 @@ import pytest
 from lmd.study.benchmark import score_generated
 
 FEW, MANY = 5_000, 50_000
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("scale")]      # one worker makes the model
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
