@@ -82,6 +82,7 @@ def test_judged_by_what_it_has_not_seen(place, detector):
     assert set(read_scores(folder / "scores/cheap/val.parquet")["image"]) == set(range(38))
 
 
+@pytest.mark.slow
 def test_done_once(lmd, place, detector):
     "The same command again changes nothing; a longer training goes on, and is scored anew"
     folder = place / "detectors/marks"

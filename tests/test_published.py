@@ -69,6 +69,7 @@ def test_what_is_no_model_of_score_sde_is_refused(lmd, shelf, monkeypatch):
     assert not Path("checkpoints/refused").exists()
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_from_the_cache_without_a_network(lmd, shelf, monkeypatch):
     "What the cache of the hub has is used by its name; what it has not is one sentence"
     from diffusers import DDPMPipeline, DDPMScheduler
