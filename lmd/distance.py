@@ -7,11 +7,12 @@ __all__ = ['lpips_network', 'features_once', 'alexnet_layers', 'LPIPS', 'Feature
            'SimCLRv2', 'register_distance', 'distances_from_names']
 
 # %% ../nbs/24_distance.ipynb #imports
-import os, warnings
+import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache, reduce
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 
 from .checkpoints import load_weights
 from .weights import fetch_weights, find_weights, weights_md5
-from .networks import open_efficientnet, simclr_network
+from .networks import AlexNetLPIPS, open_efficientnet, simclr_network
 from .pixel_distance import (check_batch, check_distances, check_pair, FillDistance, MSE,
                                 rows_of_originals, SSIM)
 
@@ -33,12 +34,9 @@ def _file_of(name, path, download):
 # %% ../nbs/24_distance.ipynb #alexnet-lpips
 def lpips_network(
     weights: str | os.PathLike,  # file with AlexNet's convolutions, named as by torchvision
-) -> nn.Module:                  # the network of the `lpips` package, frozen, in evaluation mode
+) -> nn.Module:                  # `AlexNetLPIPS`, frozen, in evaluation mode
     "LPIPS v0.1 on AlexNet; raises FileNotFoundError, or ValueError if the file does not hold AlexNet."
-    import lpips                              # two seconds, and a score by MSE needs none of it
-    with torch.device('meta'), warnings.catch_warnings(action='ignore'):  # no memory yet, no random weights
-        network = lpips.LPIPS(net='alex', pretrained=False, pnet_rand=True, verbose=False)
-    network.scaling_layer = lpips.ScalingLayer()
+    with torch.device('meta'): network = AlexNetLPIPS()       # no memory yet, no random weights
     trunk = load_weights(weights)
     try:
         renamed = {name: trunk['features.' + name.split('.', 1)[1]] for name in network.net.state_dict()}
@@ -46,7 +44,8 @@ def lpips_network(
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"{weights} does not hold AlexNet's convolutions under torchvision's names: "
                          f"{error}") from error
-    fitted = load_weights(Path(lpips.__file__).parent / 'weights/v0.1/alex.pth')
+    package = Path(find_spec('lpips').origin).parent          # to import it takes two seconds
+    fitted = load_weights(package / 'weights/v0.1/alex.pth')
     network.load_state_dict(fitted, strict=False, assign=True)
     return network.to(memory_format=torch.channels_last).requires_grad_(False).eval()
 
@@ -56,7 +55,7 @@ def _first_layer(network, images):
     convolution, scaling = network.net.slice1[0], network.scaling_layer
     weight = (convolution.weight/scaling.scale).permute(0, 2, 3, 1)          # channels last, as the output
     if images.shape[1] == 1: weight = weight.sum(3, keepdim=True)
-    at_zero = convolution(scaling(torch.zeros(1, 3, *images.shape[2:], device=images.device)))
+    at_zero = convolution((-scaling.shift/scaling.scale).expand(1, 3, *images.shape[2:]))
     weight = weight.permute(0, 3, 1, 2).to(images.dtype)
     out = F.conv2d(images, weight, None, convolution.stride, convolution.padding)
     return out.add_(at_zero.to(out.dtype)).relu_()
