@@ -22,10 +22,10 @@ unchanged "$before" 'nbs/ was not clean'
 if [ "${1:-}" = quick ]; then
   changed=$(git diff --name-only --diff-filter=d HEAD -- 'nbs/*.ipynb' | grep -v '^nbs/paper/' || true)
   if [ -n "$changed" ]; then python scripts/chapters.py $changed; fi
-  python -m pytest -q -m 'not slow' -n 2 --dist loadgroup tests
+  python -m pytest -q -m 'not slow' -n 2 tests
 else
   python scripts/chapters.py
-  python -m pytest -q -rs -n 2 --dist loadgroup tests
+  python -m pytest -q -rs -n 2 tests
   lmd weights >/dev/null 2>&1 ||
     echo 'skipped: cells and tests of LPIPS (its weights are not here, lmd weights says how to get them)'
   for set in $(sed -n 's|^- path: data/||p' data.dvc); do
