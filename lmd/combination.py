@@ -17,8 +17,6 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from safetensors.numpy import load as load_arrays, save as save_arrays
-from sklearn.covariance import EmpiricalCovariance, MinCovDet
-from sklearn.mixture import GaussianMixture
 
 from .files import read_metadata, read_scores, replace_files
 from .aggregation import aggregate, attempt_matrix
@@ -161,6 +159,7 @@ class Mahalanobis(Combination):
     fitted = ('centre', 'precision')
 
     def _fit(self, z):
+        from sklearn.covariance import EmpiricalCovariance, MinCovDet   # takes a second; few need it
         estimate = MinCovDet(random_state=self.seed).fit(z) if self.robust else EmpiricalCovariance().fit(z)
         condition = np.linalg.cond(estimate.covariance_)
         if condition > 1e8:
@@ -179,10 +178,12 @@ class Mixture(Combination):
     fitted = ('weights', 'means', 'covariances', 'precisions_cholesky')
 
     def _fit(self, z):
+        from sklearn.mixture import GaussianMixture
         model = GaussianMixture(self.components, n_init=3, reg_covar=1e-3, random_state=self.seed).fit(z)
         for name in self.fitted: setattr(self, name, getattr(model, f'{name}_'))
 
     def _score(self, z):
+        from sklearn.mixture import GaussianMixture
         model = GaussianMixture(self.components)
         for name in self.fitted: setattr(model, f'{name}_', getattr(self, name))
         return -model.score_samples(z)

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from scipy.stats import betabinom
 
 from .random import Randomness
 from .plots import check_scores
@@ -78,6 +77,7 @@ def rate_interval(
     level: float = .95, # probability of the interval
 ) -> 'tuple[float, float]': # lower and upper bound on the share that is flagged
     "Where the share of flagged in-domain images lies with that probability; raises as `flagged_rank`"
+    from scipy.stats import betabinom           # takes half a second
     k = flagged_rank(n, fpr)
     law = betabinom(m, k, n + 1 - k)
     return law.ppf((1 - level) / 2) / m, law.ppf((1 + level) / 2) / m

@@ -9,8 +9,6 @@ __all__ = ['placements', 'roc_auc', 'delong_variance', 'auc_interval', 'paired_d
 # %% ../nbs/28_evaluation.ipynb #imports
 import numpy as np
 from scipy.special import expit, logit, ndtri
-from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score
 
 from .plots import check_scores
 
@@ -20,6 +18,7 @@ def placements(
     out_of_domain: np.ndarray, # (m,) scores
 ) -> tuple[np.ndarray, np.ndarray]: # U (n,): share of out-of-domain images above; V (m,): in-domain below
     "Placement of each image among the other set, by midranks (Sun and Xu 2014); raises as `check_scores`"
+    from scipy.stats import rankdata            # half a second that `lmd detect` does without
     x, y = check_scores(in_domain, 'in-domain scores'), check_scores(out_of_domain, 'out-of-domain scores')
     n, m = len(x), len(y)
     ranks = rankdata(np.concatenate([x, y]))
@@ -156,6 +155,7 @@ def aupr_out(
     out_of_domain: np.ndarray, # (m,) scores
 ) -> float: # in (0, 1]; m / (n + m) = chance
     "Average precision with out-of-domain as the positive class; raises ValueError as `check_scores`"
+    from sklearn.metrics import average_precision_score     # a second, see above
     x, y = check_scores(in_domain, 'in-domain scores'), check_scores(out_of_domain, 'out-of-domain scores')
     return float(average_precision_score(np.repeat([0, 1], [len(x), len(y)]), np.concatenate([x, y])))
 

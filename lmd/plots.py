@@ -22,7 +22,6 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike
-from sklearn.metrics import auc, roc_curve
 
 from .files import replace_files
 
@@ -191,6 +190,7 @@ def plot_roc(
     ax: Axes|None = None, # axes to draw on; None makes a figure
 ) -> Axes: # the axes drawn on
     "Draw ROC curves with their areas, out-of-domain positive; raises ValueError as `check_scores`."
+    from sklearn.metrics import auc, roc_curve     # takes a second, and a detector draws no curve
     pairs = {name: [check_scores(scores, f'{name}, {which}')
                     for scores, which in zip(both, ('in-domain', 'out-of-domain'))]
              for name, both in pairs.items()}

@@ -18,7 +18,6 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 from scipy.io import loadmat
-from sklearn.datasets import load_digits, load_sample_images
 
 from .files import arrays_md5, read_npz
 from .pictures import to_gray
@@ -178,6 +177,7 @@ def block_count(
 # %% ../nbs/06_sources.ipynb #make-digits
 def make_digits() -> dict[str, np.ndarray]: # 1 600 training (the last 200 for validation) and 197 test images
     "scikit-learn's handwritten digits in a seeded order."
+    from sklearn.datasets import load_digits                  # a second; few sets need it
     source = load_digits()
     order = np.random.RandomState(0).permutation(len(source.images))
     images, labels = levels_to_uint8(source.images[order]), source.target[order].astype(np.uint8)
@@ -230,6 +230,7 @@ def make_letters() -> dict[str, np.ndarray]: # 396 test images, twelve of each o
 # %% ../nbs/06_sources.ipynb #make-photo-patches
 def make_photo_patches() -> dict[str, np.ndarray]: # 400 test images, 200 of each photograph
     "Random windows of scikit-learn's sample photographs, in the digits' size, contrast, ink and gray levels."
+    from sklearn.datasets import load_sample_images
     rng, patches = np.random.RandomState(0), []
     for number, photo in enumerate(map(to_gray, load_sample_images().images)):
         while len(patches) < 200 * (number + 1):
