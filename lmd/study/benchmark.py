@@ -7,7 +7,7 @@ __all__ = ['PAPER', 'REPAINT', 'LABELS', 'KINDS', 'NETWORKS', 'seconds_of', 'Job
            'forward_seconds', 'scoring_seconds', 'evaluation_sizes', 'paper_inpaint', 'paper_scores', 'paper_seconds',
            'RePaintPart', 'repaint', 'repaint_seconds', 'evaluation_flops', 'benchmark_jobs', 'profile_batch',
            'cost_model', 'picture_cost', 'big_pictures', 'generate_set', 'generate_model', 'command_cost',
-           'score_generated', 'run_bench', 'run_million']
+           'score_generated', 'process_efficiency', 'run_bench', 'run_million']
 
 # %% ../../nbs/study/07_benchmark.ipynb #imports
 import json, math, os, subprocess, sys, tempfile, time
@@ -519,6 +519,32 @@ def score_generated(
     size = (folder/'data/letters/test.npy').stat().st_size
     return {'images': n, 'seconds': seconds, 'MiB': memory, 'MiB of the images': size/2**20}
 
+# %% ../../nbs/study/07_benchmark.ipynb #process-efficiency
+def process_efficiency(
+    model: str|Path, # checkpoint folder
+    images: Images, # the set they are taken from
+    settings: dict, # what to call it -> Setting
+    counts: tuple=(1, 2, 4), # of processes
+    n: int=100, # images
+    batch: int=250, # (image, attempt) pairs per network evaluation
+    rounds: int=3, # of which the fastest counts
+) -> pd.DataFrame: # setting, processes, images a second, efficiency
+    "Scoring by several processes of one machine beside scoring by one"
+    detectors = {name: setting.detector(model, 'cpu', batch) for name, setting in settings.items()}
+    work, rows, threads = _Contestants(detectors, images, None), [], torch.get_num_threads()
+    for count in counts:
+        torch.set_num_threads(count)                                # of all processes together
+        with worker_processes(work, count) as submit:
+            for name in settings:
+                tasks = [(name, False, part) for part in np.array_split(np.arange(n), count)]
+                times = [seconds_of(lambda: [f.result() for f in [submit(task) for task in tasks]])
+                         for _ in range(1 + rounds)]
+                rows.append({'setting': name, 'processes': count, 'images a second': n/min(times[1:])})
+    torch.set_num_threads(threads)
+    table = pd.DataFrame(rows).sort_values(['setting', 'processes'], ignore_index=True)
+    alone = table.groupby('setting')['images a second'].transform('first')/min(counts)
+    return table.assign(efficiency=table['images a second']/table['processes']/alone)
+
 # %% ../../nbs/study/07_benchmark.ipynb #about-bench
 def _about_bench(model, source, images, batch, rounds, part, distances):
     "What the times are of, in words"
@@ -536,27 +562,27 @@ def _about_bench(model, source, images, batch, rounds, part, distances):
 def run_bench(
     model: str|Path='checkpoints/mnist', # checkpoint folder, VP-linear
     source: str='mnist', # registered set whose test images are scored
-    images: int=50, # batches are full if images x attempts is a multiple of batch x processes
+    images: int=100, # batches are full if images x attempts is a multiple of batch x processes
     batch: int=250, # (image, attempt) pairs per network evaluation
     rounds: int=9, # how often each contestant is timed
     part: int=10, # steps of the paper's loop that are timed, of 1000; of RePaint's four times as many
     device: str='cpu', # 'cpu' or 'cuda'
     root: str|Path='data', # folder of the data sets
-    out: str|Path='scores/mnist/benchmark', # folder of table.csv, machine.csv and pictures.csv
+    out: str|Path='scores/mnist/benchmark', # folder of table, machine, pictures and processes, each a .csv
     params: str|Path='params.yaml', # parameter file with the settings default and fast
     cache: str|Path|None='runs/compiled', # folder of compiled networks; None = nothing is compiled
 ) -> pd.DataFrame: # the table of `compare_jobs`
     "Time this package beside its network alone, the paper's loop and RePaint; raises as `benchmark_jobs`."
     settings = {name: load_params('settings', name, params) for name in ('default', 'fast')}
     keep_memory(); processes = torch.get_num_threads() if device == 'cpu' else 1
-    contest = benchmark_jobs(model, load(source, root=root), settings, images, batch, part, device, processes,
-                             cache)
-    operations = evaluation_flops(load_denoiser(model))
+    given, operations = load(source, root=root), evaluation_flops(load_denoiser(model))
+    contest = benchmark_jobs(model, given, settings, images, batch, part, device, processes, cache)
     with contest as jobs: table = compare_jobs(interleave(jobs, rounds), jobs, PAPER, operations)
     about = _about_bench(model, source, images, batch, rounds, part, settings['default'].distances)
     save_table(table, Path(out)/'table')
     save_table(pd.DataFrame({'what': list(about), 'is': map(str, about.values())}), Path(out)/'machine')
     save_table(big_pictures(), Path(out)/'pictures')
+    if processes > 1: save_table(process_efficiency(model, given, settings), Path(out)/'processes')
     return table
 
 # %% ../../nbs/study/07_benchmark.ipynb #run-million

@@ -264,7 +264,7 @@ def outlier_aware_command(source, outside, out, config, student, latent, teacher
 @study.command('bench')
 @click.option('--model', default='checkpoints/mnist', help='Checkpoint, VP-linear.')
 @click.option('--source', default='mnist', help='Registered set whose test images are scored.')
-@click.option('-n', 'images', default=50, type=click.IntRange(1),
+@click.option('-n', 'images', default=100, type=click.IntRange(1),
               help='Images; batches are full if n x attempts is a multiple of the batch.')
 @click.option('--batch', default=250, type=click.IntRange(1),
               help='(image, attempt) pairs per network evaluation.')
@@ -272,7 +272,7 @@ def outlier_aware_command(source, outside, out, config, student, latent, teacher
 @click.option('--part', default=10, type=click.IntRange(5),
               help="Steps of the paper's loop that are timed, of 1000; of RePaint's four times as many.")
 @click.option('--out', default='scores/mnist/benchmark', type=Target(folder=True),
-              help='Folder of table.csv and machine.csv.')
+              help='Folder of table, machine, pictures and processes, each a .csv.')
 @shared_options('params', 'root', 'device')
 def bench_command(model, source, images, batch, rounds, part, out, params, root, device):
     "Time this package beside its network alone, the paper's loop and diffusers' RePaint."
