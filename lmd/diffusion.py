@@ -66,11 +66,11 @@ def forward(self: Denoiser,
             x_t: torch.Tensor, # (N, C, S, S) noisy images, float32
             t: float|torch.Tensor # time in (0, 1], a number or (N,)
            ) -> tuple: # (x0_hat, eps_hat), each (N, C, S, S) float32
-    "The clean images and the noise that `x_t` seems to be made of; raises `ValueError` at times above `t_max`"
+    "The clean images and the noise that `x_t` seems to be made of; raises `ValueError` above `t_max`"
     t = torch.as_tensor(t, dtype=torch.float64)
     if self.t_max < 1 and t.max() > self.t_max + 1e-6:
-        raise ValueError(f"the network was trained at times up to {self.t_max:g} and is asked at {t.max():g}: "
-                         "start lower (t0), or train it with t_max: 1")
+        raise ValueError(f"the network was trained at times up to {self.t_max:g} and is asked at "
+                         f"{t.max():g}: start lower (t0), or train it with t_max: 1")
     time = self.schedule.network_time(t).float().to(x_t.device).expand(len(x_t))
     with torch.autocast(x_t.device.type, self.autocast, enabled=self.autocast is not None):
         out = self.network(x_t, time).float()
