@@ -1,5 +1,8 @@
-"""Does training in several processes pay on one machine? Seconds a step in one process with all its threads, and
-in processes with a thread each (`torchrun`, gloo), which share every batch: python scripts/trials/training.py"""
+"""Does training in several processes pay on one machine? python scripts/trials/training.py
+
+Seconds a step in one process with all its threads, and in processes with a thread each (`torchrun`, gloo),
+which share every batch.
+"""
 
 import argparse, os, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -9,7 +12,8 @@ from statistics import median
 def seconds(processes, threads, steps, name, root):
     "Wall seconds of a training from its start to its release"
     bin = Path(sys.executable).parent
-    start = [bin / "torchrun", "--standalone", f"--nproc-per-node={processes}", "--no-python"] * (processes > 1)
+    several = [bin / "torchrun", "--standalone", f"--nproc-per-node={processes}", "--no-python"]
+    start = several if processes > 1 else []
     with tempfile.TemporaryDirectory() as folder:
         run = [bin / "lmd", "train", name, "--set", f"steps={steps}", "--root", root, "--device", "cpu",
                "--out", f"{folder}/out", "--run", f"{folder}/run"]
@@ -24,7 +28,7 @@ def main():
     parser.add_argument("--set", dest="name", default="mnist", help="an entry of train in params.yaml")
     parser.add_argument("--root", default="data")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, nargs=2, default=(5, 25), help="their difference is what is timed")
+    parser.add_argument("--steps", type=int, nargs=2, default=(5, 25), help="their difference is timed")
     given = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     ratios, (few, many) = [], given.steps
