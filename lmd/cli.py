@@ -155,8 +155,7 @@ _known = dict(
         help='Folder of work in progress; a run that was stopped goes on there.'),
     model=click.option('--model', required=True, callback=_model,
         help='Checkpoint: a folder of ours, any unconditional diffusers folder, or hub:OWNER/NAME.'),
-    setting=click.option('--setting', required=True,
-        help='Name of an entry of `lmd settings list`.'),
+    setting=click.option('--setting', required=True, help='Name of an entry of `lmd settings list`.'),
     split=click.option('--split', default='test', help='Of a SOURCE that names none: train, val or test; '
         'or outliers made from one of these, such as val:flip (see lmd.outliers).'),
     device=click.option('--device', type=Device(), callback=_some_device,
@@ -165,11 +164,14 @@ _known = dict(
         help='(image, attempt) pairs per network evaluation. '
         '[default: what fits into half of the free memory, at most 250, on a GPU 2000]'),
     skip=click.option('--skip-unreadable', is_flag=True,
-        help='Leave unreadable pictures of a folder out, name them, and exit with 3.'))
+        help='Leave unreadable pictures of a folder out, name them, and exit with 3.'),
+    processes=click.option('--processes', type=click.IntRange(1),
+        help='Of this machine, on a CPU; the scores are the same. [default: one; for runs of over two '
+        'minutes as many as there are cores]'))
 
 # %% ../nbs/44_cli.ipynb #shared-options
 def shared_options(
-    *names: str, # root, params, changes, work, model, setting, split, device, batch or skip
+    *names: str, # root, params, changes, work, model, setting, split, device, batch, skip or processes
 ): # a decorator of a command
     "Options that several commands have, in the order of their names"
     def decorate(command):
@@ -258,9 +260,6 @@ def _score_options(command):
             'its defaults; with --setting: what that must be an entry of.'),
         click.option('--setting',
             help='Name of an entry of `lmd settings list`. [default: METHOD]'),
-        click.option('--processes', type=click.IntRange(1),
-            help='Of this machine, on a CPU; the scores are the same. [default: one; for runs of over two '
-            'minutes as many as there are cores]'),
         click.option('--compile/--no-compile', 'compiled', default=None,
             help='Compile the network first, which takes a minute and changes a score by rounding: by less '
             'than a tenth of its standard deviation over images, their mean by less than a fiftieth. '
@@ -273,7 +272,7 @@ def _score_options(command):
 @click.argument('sources', nargs=-1, required=True, metavar='SOURCE...')
 @shared_options('model')
 @_score_options
-@shared_options('changes', 'split', 'params', 'root', 'work', 'device', 'batch', 'skip')
+@shared_options('processes', 'changes', 'split', 'params', 'root', 'work', 'device', 'batch', 'skip')
 def score_command(sources, model, setting, method, out, processes, compiled, changes, split, params, root,
                   work, device, batch, skip_unreadable):
     """Score images. A SOURCE is SET, SET:SPLIT or SET:SPLIT:OUTLIERS, or the path of a folder or picture.

@@ -35,9 +35,6 @@ def _detect_options(command):
             help='Side of the squares of --tile in pixels. [default: the shorter side of the picture]'),
         click.option('--tile', 'tiled', is_flag=True,
             help='Judge all of a picture, by squares side by side; otherwise the square in its middle.'),
-        click.option('--processes', type=click.IntRange(1),
-            help='Of this machine, on a CPU; the scores are the same. [default: one; for runs of over two '
-            'minutes as many as there are cores]'),
         click.option('--fpr', default=.05, help='Share of in-domain images that may be flagged.'),
         click.option('--calibration', callback=_beside,
             help='As written by `lmd calibrate`. [default: calibration in the folder of the model]')):
@@ -49,7 +46,7 @@ def _detect_options(command):
 @click.argument('source')
 @shared_options('model')
 @_detect_options
-@shared_options('split', 'root', 'work', 'device', 'batch', 'skip')
+@shared_options('processes', 'split', 'root', 'work', 'device', 'batch', 'skip')
 def detect_command(source, model, calibration, fpr, tiled, side, maps, report, device, batch, root,
                    **options): # split, work, skip_unreadable and processes
     """Flag images of SOURCE (a set, a folder, a picture, or - for paths on standard input).
