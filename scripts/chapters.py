@@ -18,7 +18,8 @@ from nbdev.test import test_nb
 import accelerate, diffusers.optimization, diffusers.training_utils, lpips, matplotlib.pyplot, pandas
 import seaborn, sklearn.metrics, torch._dynamo
 from diffusers import UNet2DModel
-from lmd import sources
+from lmd import calibration, cli_pictures, releasing, scoring, sources, training
+from fork_lmd import serve
 
 for name in ("make_letters", "make_photo_patches"):  # drawn once; their own chapter defines them anew
     setattr(sources, name, cache(getattr(sources, name)))
@@ -42,6 +43,7 @@ def apart(path):
 
 
 config, fork = get_config(), get_context("fork")
+serve()
 os.chdir(config.config_path)
 paths = [Path(p).absolute() for p in sys.argv[1:]]
 if not paths: paths = [p for p in nbglob(config.nbs_path, as_path=True) if not (p.parent/".notest").exists()]
