@@ -150,9 +150,9 @@ _register(
         licence="CC BY 2.0 (photographs by danielbuechele and vultilion)",
         citation="Pedregosa et al., 2011, Scikit-learn: machine learning in Python",
         note="test only: windows of scikit-learn's two sample photographs"),
-    ImageSet("phantoms", "lmd.sources:make_phantoms", 1, 32, val=400, flips=True, licence="CC0",
+    ImageSet("phantoms", "lmd.sources:make_phantoms", 1, 64, val=400, flips=True, licence="CC0",
         citation="drawn here", note="ellipses in the place of patients, healthy"),
-    ImageSet("phantoms-lesions", "lmd.sources:make_lesions", 1, 32, licence="CC0", citation="drawn here",
+    ImageSet("phantoms-lesions", "lmd.sources:make_lesions", 1, 64, licence="CC0", citation="drawn here",
         note="test only: phantoms with a small lesion each"),
 )
 

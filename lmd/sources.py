@@ -277,7 +277,7 @@ def _lesion(number, size, image, body):
 # %% ../nbs/06_sources.ipynb #phantoms
 def phantoms(
     numbers: np.ndarray, # (N,) of the phantoms, 0 to 2**32 - 1
-    size: int = 32, # S, pixels
+    size: int = 64, # S, pixels
     lesions: bool = False, # whether each has one
 ) -> tuple[np.ndarray, np.ndarray]: # uint8 (N, S, S) images; bool (N, S, S), where a lesion changed a pixel
     "Bodies with organs, healthy or with a small lesion each; a change counts above a twentieth of the range."

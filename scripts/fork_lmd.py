@@ -1,4 +1,4 @@
-"""A program `lmd` for chapters under test that imports nothing: it is forked from the process that runs them."""
+"""A program `lmd` for chapters under test: forked from the process that runs them, it imports nothing."""
 import atexit
 import json
 import os
@@ -56,7 +56,8 @@ def serve():
     atexit.register(shutil.rmtree, folder)
     server.bind(str(folder/"socket"))
     server.listen()
-    (folder/"lmd").write_text(CLIENT.format(python=sys.executable, address=str(folder/"socket")))
+    client = CLIENT.format(python=sys.executable, address=str(folder/"socket"))
+    (folder/"lmd").write_text(client, encoding="utf-8")
     (folder/"lmd").chmod(0o755)
     os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
     threading.Thread(target=listen, args=[server], daemon=True).start()

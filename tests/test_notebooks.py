@@ -34,6 +34,7 @@ IMAGES, ATTEMPTS = 30, 4
 # setting: how far LPIPS separates the sets
 VARIANTS = {"alternating-checkerboard-4": .1, "alternating-checkerboard-16": 1, "fixed-checkerboard-8": .5,
             "center": 0, "random-patch-8": .4, "denoise": .3}
+LONG = {"long": 2, "long-4": 2, "long-center": 0, "long-denoise": 0}    # of the first model
 
 # setting of a method: what the model's name has after the set's, images, attempts, network evaluations,
 # and how far each column separates the sets
@@ -80,7 +81,7 @@ def make_settings(folder, rng):
             paper = columns | {"ssim": columns["ssim"] + apart, "mse": columns["mse"] - apart}
             paper = {c: v[:few] for c, v in paper.items()}
             write(folder, model, "paper", source, paper, nfe=800, seconds=66.8)
-        for setting, shift in VARIANTS.items():
+        for setting, shift in (VARIANTS | (LONG if model == "mnist" else {})).items():
             write(folder, model, setting, source, {"lpips": noise(other, few, shift * (model != source))})
         make_methods(folder, model, source, other)
 
@@ -539,6 +540,8 @@ def check_table2(out, scores):
     failing = findings[findings["claim"] == "difference <= -0.05"]   # both masks separate nothing here
     assert failing[["on", "verdict"]].values.tolist() == [["mnist vs kmnist7k", "holds"]] * 2
     assert len(findings) == 2 * len(PAIRS) + 2
+    longer = table(out, "long-findings")["verdict"].tolist()         # the center mask finds nothing
+    assert longer == ["holds", "is undecided"]
 
 
 def check_table3(out, scores):
@@ -561,6 +564,7 @@ def check_table4(out, scores):
     differences = [lines.loc[(*pair, "denoising"), "difference high"] for pair in PAIRS]
     assert findings["high"].tolist() == pytest.approx(differences)
     assert findings["verdict"].tolist() == ["holds" if high <= 0 else "is undecided" for high in differences]
+    assert set(table(out, "long-findings")["verdict"]) == {"holds"}
 
 
 def check_figure1(out, scores):

@@ -149,7 +149,7 @@ def parallel_beam_points(
 # %% ../../nbs/methods/09_operators.ipynb #tomography
 class Tomography(LinearOperator):
     "Means along parallel rays from a few directions, (N, C, views, S); raises ValueError without a direction"
-    most = 1024  # rays for which the eigenvectors are computed
+    most = 2048  # rays for which the eigenvectors are computed
     def __init__(self,
                  size: int, # S: of the images, in pixels
                  views: int, # V: directions, at least 1

@@ -80,7 +80,9 @@ def _choices(command):
 @study.command('sensitivity')
 @click.argument('source')
 @shared_options('model', 'setting')
-@_study_options('outside', 'out', 'n')
+@click.option('--outside', multiple=True, help='Out-of-domain set, SET or SET:SPLIT:OUTLIERS; may be given '
+              'several times. [default: outliers made from SOURCE]')
+@_study_options('out', 'n')
 @_choices
 @shared_options('params', 'root', 'device', 'batch')
 def sensitivity_command(source, outside, model, setting, out, n, bands, blocks, chains, images_only, params,
@@ -100,7 +102,7 @@ def sensitivity_command(source, outside, model, setting, out, n, bands, blocks, 
 @study.command('compare-maps')
 @click.argument('source')
 @shared_options('model', 'setting')
-@click.option('--lmd-setting', required=True, help="The entry that makes LMD's maps.")
+@click.option('--lmd-setting', default='maps', show_default=True, help="The entry that makes LMD's maps.")
 @_study_options('out', 'n')
 @shared_options('params', 'root', 'device', 'batch')
 def compare_maps_command(source, model, setting, lmd_setting, out, n, params, root, device, batch):

@@ -22,7 +22,7 @@ from ..sources import HEALTHY, phantoms, SICK
 from ..detector import LMD
 from ..evaluation import auc_interval, compare, roc_auc
 from ..settings import Setting
-from ..outliers import load_split, parse_source
+from ..outliers import load_split, parse_source, synthetic_outliers
 from ..maps import anomaly_map, smoothed
 from ..methods.klip import block_map, block_sums, KLIP, KLIPSetting, released_setting
 from .localisation import (
@@ -266,7 +266,7 @@ def _tables(detector, inside, outside, tried, pixels):
 # %% ../../nbs/study/10_klip_study.ipynb #write-sensitivity
 def write_sensitivity(
     source: str, # in-domain set, SET or SET:SPLIT
-    outside: list, # out-of-domain sets, SET or SET:SPLIT:OUTLIERS
+    outside: list, # out-of-domain sets, SET or SET:SPLIT:OUTLIERS; [] = outliers made from the source
     model: str|Path, # checkpoint folder
     settings: KLIPSetting, # with as many chains, and as wide a window, as are tried
     out: str|Path, # folder of table.csv.gz
@@ -280,6 +280,7 @@ def write_sensitivity(
     batch: int=250, # (image, chain) pairs per network evaluation
 ) -> pd.DataFrame: # least, median and highest ROC-AUC of each set and defect
     "Try windows, blocks and chains on images and on pixels; raises ValueError as `sensitivity`."
+    outside = outside or [f'{source}:{kind}' for kind in synthetic_outliers]
     detector, given = klip_detector(settings, model, device, batch), (source, *outside)
     inside, *others = (some_images(load_split(*parse_source(s), root=root), n, detector) for s in given)
     tried, others = [tuple(sorted(set(v))) for v in (bands, blocks, chains)], dict(zip(outside, others))
