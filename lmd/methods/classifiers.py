@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer
+from tqdm.auto import tqdm
 
 from ..data import Images, random_indices, to_model
 from ..diffusion import model_card, new_checkpoint, open_network
@@ -184,7 +185,7 @@ def classifier_outputs(
     "Features and logits of many images"
     device, parts = next(network.parameters()).device, []
     index = np.arange(len(images)) if index is None else index
-    for i in range(0, len(index), batch):
+    for i in tqdm(range(0, len(index), batch), desc='classify', unit='batch', leave=False, delay=5):
         x = to_model(images[index[i:i + batch]], network.size, network.channels).to(device)
         with torch.autocast(device.type, autocast, enabled=autocast is not None): outputs = network(x)
         parts.append([v.cpu().numpy() for v in outputs])
