@@ -106,17 +106,19 @@ _relatives = {
 
 # %% ../../nbs/study/21_departures.ipynb #oal-lines
 _oal = {
-    'oal sets': ('in-domain sets', 'CIFAR10 and CIFAR100 at 224 pixels', 'FashionMNIST at 32 pixels', 'cost'),
+    'oal sets': ('in-domain sets', 'CIFAR10 and CIFAR100 at 224 pixels',
+                 'CIFAR10 (CIFAR100 near, crops of SVHN far) and FashionMNIST, at 32 pixels', 'cost'),
     'oal students': ('students', 'ResNet-18 and ResNet-50 at full width, a hundred epochs',
                      'an eighth of the width, four epochs', 'cost'),
     'oal rate': ('learning rate', '.005, SGD', '.02, SGD with Nesterov\'s momentum and a cosine',
                  'few epochs want a higher rate'),
     'oal transfer': ("transfer of the teacher's features", 'a stack of layers with non-linearities',
-                     'one linear map; `transfer_layers` makes a stack',
-                     'the students were trained before it'),
+                     'CIFAR10: a stack of two layers; FashionMNIST: one linear map',
+                     "FashionMNIST's students were trained before `transfer_layers`"),
     'oal teacher': ('teacher', 'ViT-B/16, pretrained: better than the student',
-                    'a small one, trained here: worse; `--teacher` takes a pretrained one',
-                    'cost; so distillation is not testable here'),
+                    'CIFAR10: the last layer on features of EfficientNet-Lite0, pretrained; '
+                    'FashionMNIST: a small one, trained here: worse',
+                    'what can be had; distillation is testable where the teacher is better'),
     'oal outliers': ('outliers', 'Stable Diffusion 1.4, CLIP\'s embeddings',
                      "a small latent diffusion model of the same images, the teacher's embeddings; "
                      '`--latent` and `--embeddings` take the others',
