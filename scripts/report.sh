@@ -7,10 +7,6 @@ cores=$(nproc)
 export OMP_NUM_THREADS=1     # of each process; nproc would heed it
 pages=$(python -c 'import yaml
 print(*yaml.safe_load(open("params.yaml", encoding="utf-8"))["pages"], sep="\n")')
-running=()
-for ((k = 0; k < cores; k++)); do          # dealt out in turn, like cards
-  awk -v n="$cores" -v k="$k" 'NR % n == k' <<< "$pages" | xargs -r lmd study page & running+=($!)
-done
-for job in "${running[@]}"; do wait "$job"; done
+xargs -P "$cores" -n 4 lmd study page <<< "$pages"     # four a process: who is done takes the next
 git diff --quiet -- reports || dvc commit --force page
 printf 'make report: %d seconds\n' $SECONDS
