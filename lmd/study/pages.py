@@ -95,7 +95,8 @@ def _run(notebook, values, folder, kernel, without):
     page = nbformat.read(notebook, 4)
     page.cells = [cell for cell in page.cells if without not in cell.metadata.get('tags', [])]
     papermill.execute_notebook(page, file, {**values, 'out': temporary}, cwd=home, progress_bar=False,
-                               km=kernel, extra_arguments=['--log-level=ERROR'])  # nothing on how it talks
+                               km=kernel, coalesce_streams=True,        # however the text came in
+                               extra_arguments=['--log-level=ERROR'])  # nothing on how it talks
     nbformat.write(tidy(nbformat.read(file, 4), temporary, final), file)
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
