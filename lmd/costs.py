@@ -14,6 +14,7 @@ import torch
 
 from .data import load
 from .diffusion import Denoiser, make_unet, schedule_from_dict
+from .runs import trained_in
 from .training import noise_loss, TrainSettings
 from .batches import evaluation_bytes
 from .settings import trainings
@@ -56,7 +57,7 @@ def training_cost(
     network = make_unet(settings.size, settings.channels, settings.factor, settings.width, settings.layers,
                         settings.attention, settings.dropout).to(device)
     denoiser = Denoiser(network, schedule_from_dict(settings.schedule), settings.size, settings.channels,
-                        autocast=torch.bfloat16 if settings.dtype == 'bf16' else None)
+                        autocast=trained_in(settings, device))
     parameters = sum(p.numel() for p in network.parameters())
     most = most or (8 if torch.device(device).type == 'cpu' else 64)
     each, images = evaluation_bytes(denoiser), min(most, settings.batch)

@@ -76,7 +76,7 @@ def fitting_cost(
     "What fitting takes on this machine; raises ValueError where the setting needs more than a denoiser"
     cost = training_cost(settings, device)
     with _untrained(settings) as model:
-        denoiser = load_denoiser(model, device, setting.autocast)
+        denoiser = load_denoiser(model, device, setting.autocast(device))
         batch = batch or fitting_batch(denoiser)
         try: detector = setting.detector(model, device, batch, None)
         except (ValueError, FileNotFoundError) as error:

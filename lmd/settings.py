@@ -19,6 +19,7 @@ import yaml
 from fastcore.basics import patch
 
 from .aggregation import aggregate
+from .machine import number_format
 from .data import random_indices
 from .weights import pretrained
 from .masking import mask_from_name
@@ -78,8 +79,9 @@ class AnySetting:
         if self.dtype not in _dtypes:
             raise ValueError(f"unknown dtype {_shown(self.dtype)}; there are {', '.join(_dtypes)}")
 
-    @property
-    def autocast(self): return _dtypes[self.dtype]
+    def autocast(self, device):
+        "What `load_denoiser` runs the network in: None, float32, where a device has no instructions for dtype"
+        return number_format(_dtypes[self.dtype], device)
 
     def networks(self): return {} # pretrained networks that decide a score: name -> md5 of its weights
 
@@ -138,8 +140,9 @@ def detector(self: Setting,
     root: str|Path|None=None, # not used: LMD needs no images but those it scores
 ) -> LMD:
     "The detector that this setting makes of a checkpoint; raises ValueError on an unknown distance"
-    return LMD(load_denoiser(model, device, self.autocast), mask_from_name(self.mask), self.inpaint(),
-               distances_from_names(self.distances, dtype=self.autocast or torch.float32), self.attempts,
+    dtype = self.autocast(device)
+    return LMD(load_denoiser(model, device, dtype), mask_from_name(self.mask), self.inpaint(),
+               distances_from_names(self.distances, dtype=dtype or torch.float32), self.attempts,
                self.aggregate, self.seed, batch)
 
 # %% ../nbs/29_settings.ipynb #registries

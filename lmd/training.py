@@ -22,7 +22,7 @@ from .data import Images, to_model
 from .diffusion import (checkpoint_fingerprint, Denoiser, load_denoiser, make_unet, schedule_from_dict,
                            UNet)
 from .machine import join_processes
-from .runs import autocast, fit, Run, Speed, step_seed, stop_signals
+from .runs import autocast, fit, Run, Speed, step_seed, stop_signals, trained_in
 from .sampling import draw_times
 
 # %% ../nbs/21_training.ipynb #noise-loss
@@ -221,7 +221,7 @@ def _loss(self: TrainSettings, denoiser, images, step):
     here = PartialState()
     x0, t, eps = batch_at(images, step, self, here.process_index, here.num_processes, self.times)
     low = Denoiser(denoiser.network, denoiser.schedule, self.size, self.channels,
-                   autocast=torch.bfloat16 if self.dtype == 'bf16' else None)
+                   autocast=trained_in(self, here.device))
     x0, eps = _bring(here.device, (x0, eps))
     return noise_loss(low, x0, t, eps).mean()
 
@@ -263,7 +263,7 @@ def _speed(settings, here):
     "What measures the speed of a training; `here` is the state of the processes"
     gpu = here.device.type == 'cuda'
     name = torch.cuda.get_device_name(here.device) if gpu else here.device.type
-    dtype = torch.bfloat16 if settings.dtype == 'bf16' else torch.float32
+    dtype = trained_in(settings, here.device) or torch.float32
     count = here.num_processes
     return Speed(settings.batch*settings.accumulate, step_operations(settings),
                  count*peak_rate(here.device, dtype), f'{count} x {name}' if count > 1 else name)

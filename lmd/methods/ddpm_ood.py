@@ -152,6 +152,6 @@ class DDPMOODSetting(AnySetting):
     def detector(self, model, device='cpu', batch=250, root=None):
         "The detector of the checkpoint in the folder `model`, fitted on validation images under `root`"
         val = in_domain_images(model, 'val', self.fit, self.seed, root)
-        denoiser = load_denoiser(model, device, self.autocast)
+        denoiser = load_denoiser(model, device, self.autocast(device))
         distances = distances_from_names(self.distances)
         return DDPMOOD(denoiser, val, distances, self.steps, self.starts, self.seed, batch)

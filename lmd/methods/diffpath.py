@@ -179,5 +179,5 @@ class DiffPathSetting(DensitySetting):
     def detector(self, model, device='cpu', batch=250, root=None):
         "The detector of the checkpoint in the folder `model`, fitted on training images under `root`"
         train = in_domain_images(model, 'train', self.fit, self.seed, root)
-        denoiser = load_denoiser(model, device, self.autocast)
+        denoiser = load_denoiser(model, device, self.autocast(device))
         return DiffPath(denoiser, train, self.steps, self.components, self.seed, batch)

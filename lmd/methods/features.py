@@ -247,7 +247,7 @@ def detector(self: FeaturesSetting, model, device='cpu', batch=250, root=None):
     "The detector of the in-domain set that the checkpoint names, fitted on training images under `root`"
     network, path = features_from_name(self.features, self.weights), Path(model)/'lmd.json'
     def made(in_domain, known=None):
-        return PretrainedFeatures(network, in_domain, self.k, device, batch, self.autocast, known)
+        return PretrainedFeatures(network, in_domain, self.k, device, batch, self.autocast(device), known)
     about = read_json(path) if path.exists() else {}
     known = _read_kept(place := _place(self, about, device))
     if known is None:

@@ -361,6 +361,6 @@ def detector(self: KLIPSetting,
     root: str|Path|None=None, # not used: KLIP needs no images but those it scores
 ) -> KLIP:
     "The detector of the checkpoint in the folder `model`"
-    denoiser = load_denoiser(model, device, self.autocast)
+    denoiser = load_denoiser(model, device, self.autocast(device))
     return KLIP(denoiser, self.measurement, self.sigma_y, self.noise, self.steps, self.start, self.window,
                 self.block, self.chains, self.guidance, self.iterations, self.seed, batch)

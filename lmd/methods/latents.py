@@ -24,6 +24,7 @@ from ..data import Images, to_model
 from ..diffusion import Denoiser, Discrete, read_about, Schedule, schedule_from_diffusers
 from ..sampling import DDIM, draw_times
 from ..inpainting import Denoise
+from ..runs import trained_in
 from ..training import autocast, batch_indices, fit, noise_loss, Run, step_seed
 from .ranges import check_known, check_ranges
 from .classifiers import make_optimizer
@@ -246,11 +247,10 @@ def tensor_md5(
 # %% ../../nbs/methods/17_latents.ipynb #train-unet
 def _train_unet(model, z, embeddings, settings, folder, save_every, device, data):
     "z: 'train' and 'val' -> latents (n, c, h, h) and their classes (n,); data: what the run is of"
-    low = torch.bfloat16 if settings.dtype == 'bf16' else None
     def loss(unet, split, index, seed):
         (x0, y), g = z[split], torch.Generator().manual_seed(seed)
         t, eps = draw_times(len(index), g), torch.randn(x0[index].shape, generator=g)
-        denoiser = replace(model, unet=unet).denoiser(embeddings[y[index]], low)
+        denoiser = replace(model, unet=unet).denoiser(embeddings[y[index]], trained_in(settings, unet.device))
         return noise_loss(denoiser, *(v.to(unet.device) for v in (x0[index], t, eps))).mean()
     def loss_of(unet, step):
         index = batch_indices(len(z['train'][0]), step, settings)

@@ -80,5 +80,5 @@ class MSMASetting(DensitySetting):
     def detector(self, model, device='cpu', batch=250, root=None):
         "The detector of the checkpoint in the folder `model`, fitted on training images under `root`"
         train = in_domain_images(model, 'train', self.fit, self.seed, root)
-        denoiser = load_denoiser(model, device, self.autocast)
+        denoiser = load_denoiser(model, device, self.autocast(device))
         return MSMA(denoiser, train, self.levels, self.low, self.high, self.components, self.seed, batch)

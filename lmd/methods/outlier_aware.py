@@ -377,4 +377,4 @@ class OutlierAwareSetting(AnySetting):
         "The detector of the classifier in the folder `model`, fitted on its training images under `root`"
         network = load_classifier(model, device)
         return ClassifierDetector(network, in_domain_images(model, 'train', self.fit, self.seed, root),
-                                  self.k, batch, self.autocast)
+                                  self.k, batch, self.autocast(device))

@@ -344,4 +344,4 @@ class RegretSetting(AnySetting):
         "The detector of the VAE in the folder `model`; it needs no data from `root`"
         if device == 'cpu': batch = min(batch, 16)
         return LikelihoodRegret(load_vae(model, device), self.steps, self.lr, self.decay, self.samples,
-                                self.seed, batch, self.autocast)
+                                self.seed, batch, self.autocast(device))

@@ -355,4 +355,4 @@ class RepairingSetting(AnySetting):
         "The detector that this setting makes of the repairer in the folder `model`; it needs no `root`"
         repairer, erosions = load_repairer(model, device), [erosion_from_name(e) for e in self.erosions]
         distances = distances_from_names(self.distances)
-        return Repairing(repairer, erosions, distances, self.seed, batch, self.autocast)
+        return Repairing(repairer, erosions, distances, self.seed, batch, self.autocast(device))

@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 
 # %% ../../nbs/study/07_benchmark.ipynb #own-imports
 from ..random import Randomness
-from ..machine import about_machine, keep_memory, worker_processes
+from ..machine import about_machine, keep_memory, number_format, worker_processes
 from ..files import file_md5, read_scores, write_table
 from ..data import get_set, Images, load, random_indices, to_model
 from ..plots import save_table
@@ -253,9 +253,11 @@ def evaluation_flops(
 PAPER, REPAINT = "the paper's loop", "diffusers' RePaint, one reconstruction, no distance"
 
 # %% ../../nbs/study/07_benchmark.ipynb #products
-def _products(operations, device, side=1024):
-    "Seconds of so many operations in matrix products in bf16"
-    a, product = torch.ones(side, side, dtype=torch.bfloat16, device=device), 2*side**3
+_names = {torch.bfloat16: 'bf16', torch.float16: 'fp16', None: 'float32'}
+
+def _products(operations, device, dtype, side=1024):
+    "Seconds of so many operations in matrix products"
+    a, product = torch.ones(side, side, dtype=dtype or torch.float32, device=device), 2*side**3
     times = max(round(operations/product), 1)
     return seconds_of(lambda: [a @ a for _ in range(times)], device)*operations/(times*product)
 
@@ -300,18 +302,18 @@ def _way_jobs(contestants, index, part, submit, processes, compiled, dtypes):
     return jobs
 
 # %% ../../nbs/study/07_benchmark.ipynb #plain-jobs
-def _before_jobs(denoiser, size, part, operations, alone, dtype):
+def _before_jobs(denoiser, size, part, operations, alone):
     "The same network as it was before, and the operations of the network in matrix products"
-    device, network = str(denoiser.device), denoiser.network
+    device, network, dtype = str(denoiser.device), denoiser.network, denoiser.autocast
     theirs, planes = UNet(as_diffusers(network.unet), network.factor), deepcopy(network)
     forms = {"diffusers' network alone": theirs,
              'network alone, pixels by channels': planes.to(memory_format=torch.contiguous_format)}
     def evaluate(form):
-        other = Denoiser(form.eval(), denoiser.schedule, denoiser.size, denoiser.channels,
-                         autocast=denoiser.autocast)
+        other = Denoiser(form.eval(), denoiser.schedule, denoiser.size, denoiser.channels, autocast=dtype)
         return lambda: forward_seconds(other, [size]*part)/(size*part)
-    jobs = {name: Job(evaluate(form), 1, dtype, alone) for name, form in forms.items()}
-    return jobs | {'matrix product': Job(lambda: _products(100*operations, device)/100, 1, 'bf16', alone)}
+    jobs = {name: Job(evaluate(form), 1, _names[dtype], alone) for name, form in forms.items()}
+    def multiply(): return _products(100*operations, device, dtype)/100
+    return jobs | {'matrix product': Job(multiply, 1, _names[dtype], alone)}
 
 def _plain_jobs(model, images, index, part, device):
     "The paper's loop, RePaint, and the network alone in float32"
@@ -340,15 +342,16 @@ def benchmark_jobs(
 ): # gives a dict: name -> Job
     "The contestants; raises ValueError if there are fewer than n images, since times are divided by n"
     if n > len(images): raise ValueError(f'cannot take {n} of {len(images)} images')
-    index, dtypes, jobs = random_indices(len(images), n), {k: s.dtype for k, s in settings.items()}, {}
+    index, jobs = random_indices(len(images), n), {}
+    dtypes = {name: _names[setting.autocast(device)] for name, setting in settings.items()}
     detectors = {name: setting.detector(model, device, batch) for name, setting in settings.items()}
     entrants = _Contestants(detectors, images, cache)
-    first, detector = next(iter(detectors.items()))
+    detector = next(iter(detectors.values()))
     with worker_processes(entrants, processes) if processes > 1 else nullcontext() as submit:
         for of, compiled in product((1, processes)[:processes], (False, True)[:1 + (cache is not None)]):
             jobs |= _way_jobs(entrants, index, part, submit if of > 1 else None, of, compiled, dtypes)
         size, operations = evaluation_sizes(detector, n)[0], evaluation_flops(detector.denoiser)
-        jobs |= _before_jobs(detector.denoiser, size, part, operations, 'network alone', dtypes[first])
+        jobs |= _before_jobs(detector.denoiser, size, part, operations, 'network alone')
         yield jobs | _plain_jobs(model, images, index, part, device)
 
 # %% ../../nbs/study/07_benchmark.ipynb #labels
@@ -427,10 +430,11 @@ def picture_cost(
     channels: int, # 1 (gray) or 3 (colour)
     batch: int=4, # pictures in an evaluation
 ) -> dict: # of the line of `big_pictures`
-    "Time and memory of an evaluation of an untrained network in bf16"
+    "Time and memory of an evaluation of an untrained network, in bf16 where the processor has that"
     factor, width = NETWORKS[name]
     network = make_unet(size, channels, factor, width).to(memory_format=torch.channels_last)
-    denoiser = Denoiser(network.eval(), VPLinear(), size, channels, autocast=torch.bfloat16)
+    denoiser = Denoiser(network.eval(), VPLinear(), size, channels,
+                        autocast=number_format(torch.bfloat16, 'cpu'))
     bound, operations = evaluation_bytes(denoiser), evaluation_flops(denoiser)
     forward_seconds(denoiser, [1])
     before = _held(reset=True)

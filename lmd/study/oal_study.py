@@ -23,6 +23,7 @@ from ..data import Images, load, random_indices, to_model
 from ..plots import save_table
 from ..distance import load_weights
 from ..evaluation import roc_auc
+from ..runs import trained_in
 from ..outliers import load_split, parse_source, synthetic_outliers
 from ..methods.classifiers import accuracy, Classifier, classifier_outputs, release_classifier
 from ..methods.posthoc import energy, post_hoc_scores, post_hoc_table
@@ -75,7 +76,7 @@ def _imagine(study, teacher, model):
     "Write the teacher's outputs and both kinds of outliers; returns the seconds of each kind"
     (features, logits), seconds = classifier_outputs(teacher, study.images), {}
     embeddings = teacher.head.weight.detach().cpu().numpy()
-    autocast = torch.bfloat16 if study.settings['latent'].dtype == 'bf16' else None
+    autocast = trained_in(study.settings['latent'], study.device)
     for name, maker in (('diffusion', model), ('vos', None)):
         began, settings = time.perf_counter(), study.settings['outliers']
         outliers = imagine_outliers(features, study.images.labels, embeddings, maker, settings, autocast)
