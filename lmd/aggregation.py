@@ -60,28 +60,37 @@ def aggregate(
                                   f'the first in row {bad[0]}')
     return aggregates[aggregate](d, axis=1)
 
+# %% ../nbs/25_aggregation.ipynb #check-columns
+def _check_columns(scores, names):
+    "Raise ValueError on a table without images, attempts or one of the columns, or without rows"
+    if key := names & {'image', 'attempt'}: raise ValueError(f'{min(key)} is no distance')
+    if missing := (names | {'image', 'attempt'}) - set(scores.columns):
+        raise ValueError(f'the scores have no column {sorted(missing)}; they have {list(scores.columns)}')
+    if scores.empty: raise ValueError('the scores have no rows')
+    if scores[['image', 'attempt']].isna().any(axis=None):
+        raise ValueError('there are rows without an image or an attempt')
+
 # %% ../nbs/25_aggregation.ipynb #attempt-matrix
 def attempt_matrix(
     scores: pd.DataFrame, # a row for each image and attempt; columns `image`, `attempt`, each distance
     column: str|list, # the distance to take; of several, the columns are pairs of `column` and `attempt`
 ) -> pd.DataFrame: # (N, r) float; index `image`, columns `attempt`, both ascending
     "A distance as images x attempts; raises ValueError on missing or doubled columns, rows or attempts."
-    names = {column} if isinstance(column, str) else set(column)
-    if key := names & {'image', 'attempt'}: raise ValueError(f'{min(key)} is no distance')
-    missing = (names | {'image', 'attempt'}) - set(scores.columns)
-    if missing:
-        raise ValueError(f'the scores have no column {sorted(missing)}; they have {list(scores.columns)}')
-    if scores.empty: raise ValueError('the scores have no rows')
-    if scores[['image', 'attempt']].isna().any(axis=None):
-        raise ValueError('there are rows without an image or an attempt')
-    doubled = scores.duplicated(['image', 'attempt'])
+    names = [column] if isinstance(column, str) else list(column)
+    _check_columns(scores, set(names))
+    order = np.lexsort((scores['attempt'], scores['image']))
+    image, attempt = (scores[key].to_numpy()[order] for key in ('image', 'attempt'))
+    doubled = (image[1:] == image[:-1]) & (attempt[1:] == attempt[:-1])
     if doubled.any(): raise ValueError(f'{doubled.sum()} rows repeat an image and attempt, '
-                                       f'the first is image {scores["image"][doubled].iloc[0]}')
-    count, r = scores.groupby('image').size(), scores['attempt'].nunique()
-    short = count[count < r]
-    if len(short): raise ValueError(f'{len(short)} of {len(count)} images lack some of the {r} attempts, '
-                                    f'the first is image {short.index[0]} with {short.iloc[0]}')
-    return scores.pivot(index='image', columns='attempt', values=column)
+                                       f'the first is image {image[1:][doubled][0]}')
+    (images, count), attempts = np.unique(image, return_counts=True), np.unique(attempt)
+    short = np.flatnonzero(count < len(attempts))
+    if len(short): raise ValueError(f'{len(short)} of {len(count)} images lack some of the {len(attempts)} '
+                                    f'attempts, the first is image {images[short[0]]} with {count[short[0]]}')
+    labels = {'index': pd.Index(images, name='image'), 'columns': pd.Index(attempts, name='attempt')}
+    found = {name: pd.DataFrame(scores[name].to_numpy()[order].reshape(len(images), -1), **labels)
+             for name in names}
+    return found[column] if isinstance(column, str) else pd.concat(found, axis=1)
 
 # %% ../nbs/25_aggregation.ipynb #aggregate-scores
 _aggregate = aggregate    # in the next function this is the name of a parameter

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Study', 'study', 'localise_command', 'sensitivity_command', 'compare_maps_command', 'tomography_command',
-           'frontier_command', 'calibrate_command', 'recipes_command', 'outlier_aware_command', 'bench_command',
-           'million_command', 'page_command', 'plan_command']
+           'frontier_command', 'calibrate_command', 'recipes_command', 'outlier_aware_command', 'plane_command',
+           'bench_command', 'million_command', 'page_command', 'plan_command']
 
 # %% ../../nbs/study/23_cli.ipynb #imports
 from pathlib import Path
@@ -248,7 +248,8 @@ def outlier_aware_command(source, outside, out, config, student, latent, teacher
                           **options):
     """Train students of SOURCE, a set with labels, with imagined outliers.
 
-    The folder gets table.csv, which says how well they know other sets, cost.csv and energies.npz.
+    The folder gets table.csv, which says how well they know other sets, cost.csv, energies.npz and
+    imagined.npz.
     Teacher, latent model and outliers have the entries SOURCE-teacher, SOURCE-latent and SOURCE-outliers.
     Stop it at any time: the same command goes on where it was."""
     from lmd.settings import load_params
@@ -261,6 +262,14 @@ def outlier_aware_command(source, outside, out, config, student, latent, teacher
                         latent_out=None if given['latent'] else latent,
                         given={name: place for name, place in given.items() if place}, **options)
     click.echo(table.to_string(float_format='%.3f'))
+
+# %% ../../nbs/study/23_cli.ipynb #plane
+@study.command('plane')
+@_study_options('out')
+def plane_command(out):
+    "Train a network of points on a curve, score points on and off it, and write what Figure 1 shows."
+    from lmd.study.manifold import write_plane
+    write_plane(out)
 
 # %% ../../nbs/study/23_cli.ipynb #bench
 @study.command('bench')

@@ -79,22 +79,20 @@ def _draw_field(ax, field, threshold): # the score at every place, a dashed line
 
 # %% ../../nbs/study/18_figures.ipynb #plot-plane
 def plot_plane(
-    points: tuple, # (in-domain, out-of-domain) points to draw with arrows, each (n, 2, 1, 1)
-    mapped: tuple, # where they are mapped to, each (n, R, 2, 1, 1)
-    scores: tuple, # (in-domain, out-of-domain) scores of all points, each (N,)
-    field: np.ndarray, # (cells, cells) score at every place
+    plane: dict, # arrays of plane.npz, which lmd study plane writes: points, mapped, scores, field
     result: dict, # of `lmd.evaluation.evaluate`
 ) -> Figure: # three panels
     "Figure 1 of the paper as an experiment."
     fig, axes = plt.subplots(1, 3, figsize=(10, 3.8))
-    _draw_points(axes[0], points, mapped)
+    _draw_points(axes[0], *(torch.from_numpy(plane[name]) for name in ('points', 'mapped')))
+    scores = plane['scores']
     plot_histograms(scores[0], {'out-of-domain': scores[1]}, log=True, ax=axes[1],
                     xlabel='score (median distance, units of the plane)')
     area = 'ROC-AUC {auc:.3f} (95 %: {auc_low:.3f} to {auc_high:.3f})'.format(**result)
     axes[1].set(ylabel='share of points', ylim=(0, axes[1].get_ylim()[1]*1.45), box_aspect=1)
     axes[1].legend(loc='upper left', title=area, fontsize='x-small', title_fontsize='x-small',
                    alignment='left')
-    _draw_field(axes[2], field, np.quantile(scores[0], .95))
+    _draw_field(axes[2], plane['field'], np.quantile(scores[0], .95))
     titles = '(a) lifted and mapped', '(b) scores of held-out points', '(c) score at every point'
     for ax, title in zip(axes, titles): ax.set_title(title)
     return fig
@@ -413,16 +411,15 @@ def plot_energies(
 
 # %% ../../nbs/study/18_figures.ipynb #plot-imagined
 def plot_imagined(
-    typical: torch.Tensor, # (classes, C, S, S) images under the class embeddings, in [-1, 1]
-    imagined: torch.Tensor, # the same under outlier embeddings
-    latents: torch.Tensor, # (classes, s, s) latents of the latter
+    file: str|Path, # imagined.npz of lmd study outlier-aware: typical, imagined, latents
 ) -> Figure: # a column a class
     "What a latent diffusion model makes of the classes and of outlier embeddings."
-    n = len(typical)
+    found = read_npz(file)
+    n = len(found['typical'])
     fig, axes = plt.subplots(3, n, figsize=(.75*n + 1, 2.4))
-    for row, parts in zip(axes, (typical, imagined)):
-        for ax, part in zip(row, parts): draw_image(part.clip(-1, 1), ax=ax)
-    for ax, part in zip(axes[2], latents): blank(ax).imshow(part, cmap='coolwarm', vmin=-2, vmax=2)
+    for row, name in zip(axes, ('typical', 'imagined')):
+        for ax, part in zip(row, to_floats(found[name])): draw_image(part, ax=ax)
+    for ax, part in zip(axes[2], found['latents']): blank(ax).imshow(part, cmap='coolwarm', vmin=-2, vmax=2)
     for row, name in zip(axes, ('T(c)', 'outlier', 'its latent')):
         row[0].set_ylabel(name, fontsize='x-small', rotation=0, ha='right', va='center')
     return fig

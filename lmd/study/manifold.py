@@ -4,19 +4,24 @@
 
 # %% auto #0
 __all__ = ['curve_points', 'random_curve_points', 'draw_curve', 'distance_to_curve', 'random_points_off_curve', 'PointNetwork',
-           'train_on_curve', 'OneCoordinate', 'Euclidean', 'draw_mapped', 'plane_points']
+           'train_on_curve', 'OneCoordinate', 'Euclidean', 'draw_mapped', 'plane_points', 'write_plane']
 
 # %% ../../nbs/study/08_manifold.ipynb #imports
 import math
+from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from diffusers.optimization import get_scheduler
 from matplotlib.axes import Axes
 from torch import nn
 
+from ..files import write_npz
 from ..random import Randomness
 from ..diffusion import Denoiser, VPLinear
+from ..inpainting import Inpaint
+from ..detector import LMD
 from ..training import draw_times, noise_loss
 
 # %% ../../nbs/study/08_manifold.ipynb #curve
@@ -168,3 +173,24 @@ def plane_points(
     "The centres of a grid of square cells on [-1, 1]^2"
     centre = (2*torch.arange(cells) + 1)/cells - 1
     return torch.stack([centre.repeat(cells), centre.repeat_interleave(cells)], 1).view(-1, 2, 1, 1)
+
+# %% ../../nbs/study/08_manifold.ipynb #write-plane
+def write_plane(
+    out: str|Path, # folder of plane.npz
+    train_steps: int=4000, # updates of the weights
+    steps: int=200, # network evaluations per attempt
+    n: int=1000, # held-out points of each kind, at least 8
+    cells: int=60, # of the map, along each side
+):
+    "Score points of the curve and points at least .1 from it, eight of each with their reconstructions"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)                             # the network is too small for more
+    detector = LMD(train_on_curve(train_steps), OneCoordinate(), Inpaint(steps, 1.), [Euclidean()], batch=10_000)
+    g = torch.Generator().manual_seed(1)
+    points = random_curve_points(n, g), random_points_off_curve(n, .1, g)
+    few = torch.stack([p[:8] for p in points])
+    mapped = torch.stack([detector.reconstruct(p)[1][:, :2] for p in few])        # in attempts 0 and 1
+    write_npz(Path(out)/'plane.npz', points=few.numpy(), mapped=mapped.numpy(),
+              scores=np.stack([detector.score(p) for p in points]),
+              field=detector.score(plane_points(cells)).reshape(cells, cells))
+    torch.set_num_threads(threads)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['variants', 'Study', 'Prepared', 'prepare', 'network_energy', 'evaluate_classifier', 'run_student', 'run_study',
-           'summarise', 'summarise_sets', 'better_teacher', 'seed_differences', 'load_study', 'write_study']
+           'summarise', 'summarise_sets', 'better_teacher', 'seed_differences', 'write_imagined', 'load_study',
+           'write_study']
 
 # %% ../../nbs/study/12_oal_study.ipynb #imports
 import json, time, warnings
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 from scipy import stats
 
 from ..files import replace_files, write_npz
-from ..data import Images, load, random_indices, to_model
+from ..data import Images, load, random_indices, to_model, to_uint8
 from ..plots import save_table
 from ..distance import load_weights
 from ..evaluation import roc_auc
@@ -27,7 +28,7 @@ from ..runs import trained_in
 from ..outliers import load_split, parse_source, synthetic_outliers
 from ..methods.classifiers import accuracy, Classifier, classifier_outputs, release_classifier
 from ..methods.posthoc import energy, post_hoc_scores, post_hoc_table
-from ..methods.latents import LatentDiffusion, load_latent, tensor_md5, train_latent
+from ..methods.latents import LatentDiffusion, load_latent, sample_latents, tensor_md5, train_latent
 from ..methods.outlier_aware import (
     imagine_outliers, Outliers, save_latent, train_student)
 from ..methods.pretrained import class_embeddings, class_names, train_probe
@@ -306,9 +307,22 @@ def _taught(prepared, study):
         variant='teacher', seed=settings.seed, seconds=prepared.seconds['teacher'],
         network=Path(study.given.get('teacher', settings.network)).name)
 
+# %% ../../nbs/study/12_oal_study.ipynb #write-imagined
+def write_imagined(
+    model: LatentDiffusion, # trained
+    outliers: Outliers, # imagined with it
+    embeddings: torch.Tensor, # (classes, D) class embeddings
+    path: str|Path, # of the .npz file
+):
+    "Write the image of each class and of its first outlier, 8-bit levels, and the latter's mean latent"
+    ours = torch.stack([outliers.u[outliers.u_labels == c][0] for c in range(len(embeddings))])
+    typical, imagined = (sample_latents(model, u.float()) for u in (embeddings.detach().cpu(), ours))
+    write_npz(path, typical=to_uint8(model.decode(typical).cpu()), imagined=to_uint8(model.decode(imagined).cpu()),
+              latents=imagined.mean(1).cpu().numpy().astype(np.float16))
+
 # %% ../../nbs/study/12_oal_study.ipynb #write-rest
 def _write_rest(out, prepared, rows, first, released):
-    "Write the costs and the energies of a finished study"
+    "Write the costs, the energies and the pictures of a finished study"
     parts = [*prepared.seconds.items(), *rows.groupby('variant', sort=False)['seconds'].mean().items()]
     save_table(pd.DataFrame(parts, columns=['part', 'seconds']), out/'cost')
     energies = {}
@@ -316,6 +330,8 @@ def _write_rest(out, prepared, rows, first, released):
         scores = first[variant][2] if variant in first else {}
         energies |= {f'{variant} {name}': of['energy'].astype(np.float16) for name, of in scores.items()}
     write_npz(out/'energies.npz', **energies)
+    embeddings, outliers = prepared.teacher.head.weight, prepared.outliers['diffusion']
+    write_imagined(prepared.latent, outliers, embeddings, out/'imagined.npz')
 
 # %% ../../nbs/study/12_oal_study.ipynb #release-study
 def _release(prepared, study, first, released, seed, student_out, latent_out):
@@ -352,7 +368,7 @@ def load_study(
 def write_study(
     source: str, # in-domain set with labels
     outside: list, # out-of-domain sets: SET, SET:SPLIT or SET:SPLIT:OUTLIERS
-    out: str|Path, # folder of table.csv, cost.csv and energies.npz
+    out: str|Path, # folder of table.csv, cost.csv, energies.npz and imagined.npz
     settings: dict, # 'teacher', 'latent', 'outliers', 'student' -> their settings
     names: tuple=(), # variants; () = all
     seeds: tuple=(1, 2, 3), # of the students
