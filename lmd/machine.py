@@ -72,7 +72,7 @@ def keep_memory():
     mallopt(-1, 2**31 - 1)                  # of which nothing is given back
 
 # %% ../nbs/09_machine.ipynb #about-machine
-def about_machine() -> dict: # cpu, gpu, whether it computes in bf16, threads, and versions of python and of what a score depends on
+def about_machine() -> dict: # cpu, gpu, bf16 (in instructions), threads, versions of what a score depends on
     "What the metadata say of the machine"
     cpu = platform.processor()
     if Path('/proc/cpuinfo').exists():
@@ -80,7 +80,8 @@ def about_machine() -> dict: # cpu, gpu, whether it computes in bf16, threads, a
         cpu = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), cpu)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     bf16 = number_format(torch.bfloat16, 'cuda' if gpu else 'cpu') is not None
-    return dict(cpu=cpu, gpu=gpu, bf16=bf16, threads=torch.get_num_threads(), python=platform.python_version(),
+    return dict(cpu=cpu, gpu=gpu, bf16=bf16, threads=torch.get_num_threads(),
+                python=platform.python_version(),
                 **{p: version(p) for p in ('lmd', 'torch', 'diffusers', 'lpips')})
 
 # %% ../nbs/09_machine.ipynb #join-processes

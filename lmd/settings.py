@@ -80,7 +80,7 @@ class AnySetting:
             raise ValueError(f"unknown dtype {_shown(self.dtype)}; there are {', '.join(_dtypes)}")
 
     def autocast(self, device):
-        "What `load_denoiser` runs the network in: None, float32, where a device has no instructions for dtype"
+        "What the network runs in on a device, see `number_format`; None is float32"
         return number_format(_dtypes[self.dtype], device)
 
     def networks(self): return {} # pretrained networks that decide a score: name -> md5 of its weights

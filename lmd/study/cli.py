@@ -309,15 +309,18 @@ def million_command(images, out):
               help='Folder that gets a folder a page.')
 @click.option('--without', metavar='TAG',
               help='Leave out cells with a tag: this-study marks what is said of the released models alone.')
+@click.option('--processes', default=1, type=click.IntRange(1), show_default=True,
+              help='That share the pages.')
 @shared_options('params')
-def page_command(names, given, notebooks, reports, without, params):
+def page_command(names, given, notebooks, reports, without, processes, params):
     "Run the notebooks NAMES of nbs/paper, each into a folder of its name."
     import yaml
     from lmd.study.pages import run_pages
     if wrong := [text for text in given if '=' not in text]:
         raise click.UsageError(f"--set takes KEY=VALUE, not {', '.join(wrong)}")
     values = {key: yaml.safe_load(value) for key, value in (text.split('=', 1) for text in given)}
-    for folder in run_pages(names, values, params or 'params.yaml', notebooks, reports, without):
+    places = params or 'params.yaml', notebooks, reports
+    for folder in run_pages(names, values, *places, without, processes):
         click.echo(folder)
 
 # %% ../../nbs/study/23_cli.ipynb #plan-command

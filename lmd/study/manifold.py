@@ -185,7 +185,8 @@ def write_plane(
     "Score points of the curve and points at least .1 from it, eight of each with their reconstructions"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)                             # the network is too small for more
-    detector = LMD(train_on_curve(train_steps), OneCoordinate(), Inpaint(steps, 1.), [Euclidean()], batch=10_000)
+    denoiser = train_on_curve(train_steps)
+    detector = LMD(denoiser, OneCoordinate(), Inpaint(steps, 1.), [Euclidean()], batch=10_000)
     g = torch.Generator().manual_seed(1)
     points = random_curve_points(n, g), random_points_off_curve(n, .1, g)
     few = torch.stack([p[:8] for p in points])

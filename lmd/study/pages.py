@@ -7,6 +7,7 @@ __all__ = ['page_parameters', 'tidy', 'check_page_folder', 'run_page', 'run_page
 
 # %% ../../nbs/study/13_pages.ipynb #imports
 import os, re, shutil
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import nbformat
@@ -14,6 +15,7 @@ import papermill
 import yaml
 from jupyter_client.manager import KernelManager
 
+from ..machine import map_processes
 from .pairs import no_text
 
 # %% ../../nbs/study/13_pages.ipynb #page-parameters
@@ -102,6 +104,28 @@ def _run(notebook, values, folder, kernel, without):
     new.rename(folder)
     return folder
 
+# %% ../../nbs/study/13_pages.ipynb #delete-variables
+def _delete_variables(kernel):
+    client = kernel.blocking_client()
+    client.start_channels()
+    client.execute('%reset -f', reply=True, timeout=60)
+    client.stop_channels()
+
+# %% ../../nbs/study/13_pages.ipynb #pages-of-one-kernel
+class _Pages:
+    "Runs pages in one kernel, which starts with the first of them"
+    def __init__(self, **given): self.given, self.kernel = given, None
+
+    def __call__(self, name):
+        if self.kernel is None:
+            self.kernel = KernelManager(kernel_name='python3')
+            Finalize(self, self.end, exitpriority=1)           # at the end of a process that shares the work
+        elif self.kernel.has_kernel: _delete_variables(self.kernel)
+        return run_page(name, **self.given, kernel=self.kernel)
+
+    def end(self):
+        if self.kernel and self.kernel.has_kernel: self.kernel.shutdown_kernel(now=True)
+
 # %% ../../nbs/study/13_pages.ipynb #run-pages
 def run_pages(
     names: list[str], # of pages
@@ -110,19 +134,9 @@ def run_pages(
     notebooks: str|Path = 'nbs/paper', # folder of the pages' notebooks; they run there
     reports: str|Path = 'reports', # folder of the results
     without: str|None = None, # tag of cells that are left out
-): # yields the folder of each page when it is done
-    "Run pages one after the other in one kernel; raises as `run_page`."
-    kernel = KernelManager(kernel_name='python3')
-    try:
-        for name in names:
-            if kernel.has_kernel: _delete_variables(kernel)
-            yield run_page(name, given, params, notebooks, reports, kernel, without)
-    finally:
-        if kernel.has_kernel: kernel.shutdown_kernel(now=True)
-
-# %% ../../nbs/study/13_pages.ipynb #delete-variables
-def _delete_variables(kernel):
-    client = kernel.blocking_client()
-    client.start_channels()
-    client.execute('%reset -f', reply=True, timeout=60)
-    client.stop_channels()
+    processes: int = 1, # that share the pages, each with a kernel
+): # yields the folder of each page when it is done, in the order of the names
+    "Run pages, all of a process in one kernel; raises as `run_page`."
+    pages = _Pages(given=given, params=params, notebooks=notebooks, reports=reports, without=without)
+    try: yield from map_processes(pages, names, processes)
+    finally: pages.end()
