@@ -42,10 +42,11 @@ def distinct_fills(
     rows: torch.Tensor # (P,) int64: row of each mask's original
 ) -> tuple: # fills (Q, C, S, S), Q <= P; their originals' rows (Q,); the fill of each of the P masks (P,)
     "Fill every original once under each of its masks"
-    pairs = torch.cat([rows[:, None].to(mask), mask.flatten(1)], 1)
-    pairs, which = pairs.unique(dim=0, return_inverse=True)
-    rows = pairs[:, 0].long()
-    return fill_from_known(originals[rows], pairs[:, 1:].view(-1, *mask.shape[1:])), rows, which
+    pairs, seen = zip(rows.tolist(), mask.cpu().numpy()), {}     # pair -> its number, the first mask of it
+    which = [seen.setdefault((row, m.tobytes()), (len(seen), i))[0] for i, (row, m) in enumerate(pairs)]
+    first = [i for _, i in seen.values()]
+    fills = fill_from_known(originals[rows[first]], mask[first])
+    return fills, rows[first], torch.tensor(which, device=rows.device)
 
 # %% ../nbs/19_inpainting.ipynb #inpaint-start
 def _diffuse(schedule, t, x, z):

@@ -24,7 +24,7 @@ from .inpainting import Inpaint, sample
 from .masking import Checkerboard
 from .plots import plot_loss, save_figure, set_style, show_images
 from .random import Randomness
-from .runs import speed_words
+from .runs import speed_words, trained_in
 from .training import Run, TrainSettings
 
 # %% ../nbs/22_releasing.ipynb #half-weights
@@ -121,7 +121,7 @@ def _card_rows(self: TrainSettings, run, denoiser):
         'training': f'{self.steps} steps of {batch} images, Adam, highest learning rate {self.lr}, '
                     f'{self.decay}{rate}; average of the weights with decay {self.ema}; '
                     f'dropout {self.dropout}; '
-                    f"{'bf16' if self.dtype == 'bf16' else 'float32'}; seed {self.seed}",
+                    f"{'bf16' if trained_in(self, denoiser.device) else 'float32'}; seed {self.seed}",
         'loss': f'{loss:.4f} on the training images (last {last - before} steps), '
                 f'{val_loss:.4f} on held-out validation images'} | speed
 

@@ -318,8 +318,8 @@ def write_imagined(
     ours = torch.stack([outliers.u[outliers.u_labels == c][0] for c in range(len(embeddings))])
     typical, imagined = (sample_latents(model, u.float()) for u in (embeddings.detach().cpu(), ours))
     levels = {'typical': typical, 'imagined': imagined}
-    levels = {name: to_uint8(model.decode(z).cpu()) for name, z in levels.items()}
-    write_npz(path, **levels, latents=imagined.mean(1).cpu().numpy().astype(np.float16))
+    levels = {name: to_uint8(model.decode(z)) for name, z in levels.items()}
+    write_npz(path, **levels, latents=imagined.mean(1).numpy().astype(np.float16))
 
 # %% ../../nbs/study/12_oal_study.ipynb #write-rest
 def _write_rest(out, prepared, rows, first, released):
@@ -331,6 +331,7 @@ def _write_rest(out, prepared, rows, first, released):
         scores = first[variant][2] if variant in first else {}
         energies |= {f'{variant} {name}': of['energy'].astype(np.float16) for name, of in scores.items()}
     write_npz(out/'energies.npz', **energies)
+    if prepared.latent.vae is None: return               # a model of others may come without
     embeddings, outliers = prepared.teacher.head.weight, prepared.outliers['diffusion']
     write_imagined(prepared.latent, outliers, embeddings, out/'imagined.npz')
 
