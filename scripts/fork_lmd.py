@@ -20,16 +20,21 @@ sys.exit(int(server.recv(9) or 1))
 """
 
 
+def become(folder, environment, files):
+    "Take over a folder, variables, and files in the place of output, errors and perhaps input"
+    for number, file in files.items(): os.dup2(file, number)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)
+    sys.stdout, sys.stderr = (open(n, "w", buffering=1, encoding="utf-8", closefd=False) for n in (1, 2))
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+
+
 def command(args, folder, environment, files):
     "What the forked process does; it does not return"
     code = 1
     try:
-        for number, file in enumerate(files): os.dup2(file, number)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)
-        sys.stdout, sys.stderr = (open(n, "w", buffering=1, encoding="utf-8", closefd=False) for n in (1, 2))
-        os.environ.clear()
-        os.environ.update(environment)
-        os.chdir(folder)
+        become(folder, environment, dict(enumerate(files)))
         main(args, prog_name="lmd")
     except SystemExit as e: code = e.code or 0
     finally: os._exit(code)

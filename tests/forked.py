@@ -8,6 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]/"scripts"))
+from fork_lmd import become
+
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload([f"lmd.{name}" for name in (
     "cli", "cli_data", "cli_fit", "cli_pictures", "calibration", "distance", "outliers", "releasing",
@@ -23,11 +26,8 @@ def lmd(*args):
 def work(function, args, folder, environment, files):
     "What the process does"
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number, file in zip((1, 2), files): os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
-    sys.stdout, sys.stderr = (open(number, "w", buffering=1, encoding="utf-8") for number in (1, 2))
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
+    opened = [os.open(file, os.O_WRONLY | os.O_APPEND) for file in files]
+    become(folder, environment, dict(enumerate(opened, 1)))
     function(*args)
 
 
