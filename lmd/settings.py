@@ -71,7 +71,7 @@ class AnySetting:
     aggregate = 'mean'       # makes one score of an image's attempts, as the detector's `score` does
     seed: int = 0            # of everything random
     n: int | None = None     # most images of a set: seeded random indices; None = all
-    dtype: str = 'bf16'      # 'bf16', 'fp16' or 'float32': in what the network runs
+    dtype: str = 'bf16'      # 'bf16', 'fp16' or 'float32': what the network runs in, if the device has it
 
     def __post_init__(self):
         if self.n is not None: _check_whole('n', self.n, 1, 'or null for all images, ')

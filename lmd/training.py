@@ -93,7 +93,7 @@ class TrainSettings(_UNetSettings):
     clip: float = 1.               # largest norm of the gradient
     ema: float = .999              # decay of the moving average of the weights, which is what is released
     seed: int = 0                  # weights, order of the images, times, noise, flips
-    dtype: str = 'bf16'            # 'bf16' autocast or 'no'
+    dtype: str = 'bf16'            # 'bf16' autocast, where the device has it, or 'no'
     compile: str = 'auto'          # the network by torch.compile: 'auto' (on a GPU), 'always' or 'never'
     def __post_init__(self):
         super().__post_init__()
