@@ -263,7 +263,7 @@ def _score_options(command):
         click.option('--compile/--no-compile', 'compiled', default=None,
             help='Compile the network first, which takes a minute and changes a score by rounding: by less '
             'than a tenth of its standard deviation over images, their mean by less than a fiftieth. '
-            '[default: for runs of over ten minutes]')):
+            '[default: for runs of over ten minutes in half precision]')):
         command = option(command)
     return command
 

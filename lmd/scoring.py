@@ -206,10 +206,10 @@ def _ways(detector, state, processes, compiled, cache):
     few = max(detector.batch//detector.attempts, 1) if lift else 1
     size = min(few*detector.attempts, detector.batch) if lift else 0
     def choose(cost, n):
-        long = compiled or compiled is None and (cost['seconds'] or 0) >= 600
         denoiser, asked = detector.denoiser if lift else None, 1 if one else processes
+        long = compiled is None and lift and denoiser.autocast is not None and (cost['seconds'] or 0) >= 600
         together = choose_processes(denoiser, size, cost['seconds'], -(-n//few), asked)
-        return together, (size, str(cache)) if long and lift and size else None
+        return together, (size, str(cache)) if (compiled or long) and size else None
     return choose
 
 # %% ../nbs/30_scoring.ipynb #merge
@@ -335,7 +335,7 @@ def score_set(
         Of this machine, see `map_processes`; None takes what is faster. A script that asks for several
         needs Python's ``if __name__ == '__main__'``. `torchrun` starts processes of its own.
     compiled
-        Whether the network is compiled (`Denoiser.compiled`); None compiles it for long runs.
+        Whether the network is compiled; None compiles it for long runs in half precision.
 
     Raises
     ------
