@@ -43,7 +43,8 @@ SCORES = sorted((ROOT / "scores").rglob("*.parquet"))
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 PAGES = list(PARAMS["pages"])
 # by make bench and make trust, on whoever's machine
-MEASURED = {"scores/mnist/benchmark", "scores/mnist/benchmark-bf16", "scores/mnist/million", "scores/trust/trust"}
+MEASURED = {f"scores/{place}" for place in ("mnist/benchmark", "mnist/benchmark-bf16", "mnist/million",
+                                            "trust/trust")}
 
 
 def tool(*args, cwd=ROOT):
