@@ -151,6 +151,7 @@ def recipe_table(
     for (*known, recipe), auc in seeds.items():
         gain = auc - seeds[*known, first]
         word = 'wins' if gain.min() > 0 else 'loses' if gain.max() < 0 else 'undecided'
+        if len(gain) == 1: word = 'undecided'               # a single training decides nothing
         lines.append({**dict(zip(keys, known)), 'recipe': recipe, 'ROC-AUC': auc.mean(),
                       'gain': gain.mean(), 'smallest': gain.min(), 'largest': gain.max(),
                       'seeds': len(gain), 'verdict': '' if recipe == first else word})
