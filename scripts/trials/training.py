@@ -12,7 +12,7 @@ from statistics import median
 def seconds(processes, threads, steps, name, root):
     "Wall seconds of a training from its start to its release"
     bin = Path(sys.executable).parent
-    several = [bin / "torchrun", "--standalone", f"--nproc-per-node={processes}", "--no-python"]
+    several = [bin / "torchrun", "--standalone", f"--nproc-per-node={processes}", "--no-python", "--"]
     start = several if processes > 1 else []
     with tempfile.TemporaryDirectory() as folder:
         run = [bin / "lmd", "train", name, "--set", f"steps={steps}", "--root", root, "--device", "cpu",
