@@ -41,7 +41,7 @@ from ..masking import Checkerboard
 from ..unet import as_diffusers
 from ..diffusion import Denoiser, load_denoiser, make_unet, save_checkpoint, UNet, VPLinear
 from ..batches import evaluation_bytes, pair_batches
-from ..settings import load_params, Setting
+from ..settings import load_params, number_formats, Setting
 from ..scoring import image_batches, score_frame
 
 # %% ../../nbs/study/07_benchmark.ipynb #seconds-of
@@ -253,7 +253,7 @@ def evaluation_flops(
 PAPER, REPAINT = "the paper's loop", "diffusers' RePaint, one reconstruction, no distance"
 
 # %% ../../nbs/study/07_benchmark.ipynb #products
-_names = {torch.bfloat16: 'bf16', torch.float16: 'fp16', None: 'float32'}
+_names = {dtype: name for name, dtype in number_formats.items()}
 
 def _products(operations, device, dtype, side=1024):
     "Seconds of so many operations in matrix products"

@@ -317,9 +317,9 @@ def write_imagined(
     "Write the image of each class and of its first outlier, 8-bit levels, and the latter's mean latent"
     ours = torch.stack([outliers.u[outliers.u_labels == c][0] for c in range(len(embeddings))])
     typical, imagined = (sample_latents(model, u.float()) for u in (embeddings.detach().cpu(), ours))
-    levels = {'typical': typical, 'imagined': imagined}
-    levels = {name: to_uint8(model.decode(z)) for name, z in levels.items()}
-    write_npz(path, **levels, latents=imagined.mean(1).numpy().astype(np.float16))
+    levels = [to_uint8(model.decode(z)) for z in (typical, imagined)]
+    write_npz(path, typical=levels[0], imagined=levels[1],
+              latents=imagined.mean(1).numpy().astype(np.float16))
 
 # %% ../../nbs/study/12_oal_study.ipynb #write-rest
 def _write_rest(out, prepared, rows, first, released):
