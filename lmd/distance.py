@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from .checkpoints import load_weights
 from .weights import fetch_weights, find_weights, weights_md5
-from .networks import AlexNetLPIPS, open_efficientnet, simclr_network
+from .networks import AlexNetLPIPS, on_device, open_efficientnet, simclr_network
 from .pixel_distance import (check_batch, check_distances, check_pair, FillDistance, MSE,
                                 rows_of_originals, SSIM)
 
@@ -30,11 +30,6 @@ from .pixel_distance import (check_batch, check_distances, check_pair, FillDista
 def _file_of(name, path, download):
     "The file of a pretrained network's weights: the one that is named, or the true one"
     return path or (fetch_weights if download else find_weights)(name)
-
-def _on(network, device):
-    "The network on a device, moved if its first weight is elsewhere: to look at all takes a millisecond"
-    first = next(network.parameters(), None)
-    return network if first is not None and first.device == device else network.to(device)
 
 # %% ../nbs/24_distance.ipynb #alexnet-lpips
 def lpips_network(
@@ -190,7 +185,7 @@ class LPIPS:
             If `x` is no batch of such images.
         """
         check_batch(x)
-        _on(self.network, x.device)
+        on_device(self.network, x.device)
         return self._features(x)
 
     def __call__(self,
@@ -248,7 +243,7 @@ def prepare(self: FeatureDistance,
 ) -> tuple:               # their features, scaled to length one
     "Features of the originals; raises ValueError if `x` is no batch of images or features are no vectors."
     check_batch(x)
-    if isinstance(self.features, nn.Module): _on(self.features, x.device)
+    if isinstance(self.features, nn.Module): on_device(self.features, x.device)
     return self._directions(x),
 
 # %% ../nbs/24_distance.ipynb #feature-distance-call
@@ -275,7 +270,7 @@ class AlexNetCosine(FeatureDistance):
         self.weights = weights_md5(self.network.state_dict())
 
     def _pooled(self, images):
-        return alexnet_layers(_on(self.network, images.device), images)[-1].float().mean((2, 3))
+        return alexnet_layers(on_device(self.network, images.device), images)[-1].float().mean((2, 3))
 
 # %% ../nbs/24_distance.ipynb #efficientnet
 class EfficientNetCosine(FeatureDistance):
@@ -290,7 +285,7 @@ class EfficientNetCosine(FeatureDistance):
         self.weights = self.network.weights
 
     def _pooled(self, images):
-        network = _on(self.network, images.device)
+        network = on_device(self.network, images.device)
         parts = (network(part.float())[-1].mean((2, 3)) for part in images.split(50))     # few at a time
         return torch.cat(list(parts))
 

@@ -25,7 +25,7 @@ from ..files import arrays_md5, lock, replace_files
 from ..data import check_model_input, image_indices
 from ..checkpoints import read_json
 from ..weights import fetch_weights, find_weights, network_md5, weights_cache
-from ..networks import open_efficientnet, open_vgg16
+from ..networks import on_device, open_efficientnet, open_vgg16
 from ..distance import alexnet_layers, lpips_network, SimCLRv2
 from ..settings import AnySetting
 from ..scoring import FORMAT, in_domain_images
@@ -41,7 +41,7 @@ def _pooled(network, layers):
 
 def _alexnet(layers, weights=None): # layers: slice of AlexNet's five
     network = lpips_network(weights or fetch_weights('alexnet'))
-    return _pooled(lambda images: alexnet_layers(network.to(images.device), images), layers)
+    return _pooled(lambda images: alexnet_layers(on_device(network, images.device), images), layers)
 
 # %% ../../nbs/methods/05_features.ipynb #vgg
 def _double(images): # those below 32 pixels, as for LPIPS
@@ -49,12 +49,12 @@ def _double(images): # those below 32 pixels, as for LPIPS
 
 def _vgg16(layers, weights=None): # layers: slice of the five blocks
     network = open_vgg16(weights)
-    return _pooled(lambda images: network.to(images.device)(_double(images)), layers)
+    return _pooled(lambda images: on_device(network, images.device)(_double(images)), layers)
 
 # %% ../../nbs/methods/05_features.ipynb #efficientnet
 def _efficientnet(layers, weights=None): # layers: slice of stem, sixteen blocks and head
     network = open_efficientnet(weights).to(memory_format=torch.channels_last)    # faster on a CPU
-    return _pooled(lambda images: network.to(images.device)(images), layers)
+    return _pooled(lambda images: on_device(network, images.device)(images), layers)
 
 # %% ../../nbs/methods/05_features.ipynb #simclrv2
 def _simclrv2(layers=None, weights=None):

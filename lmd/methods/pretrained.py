@@ -25,6 +25,7 @@ from ..data import Images, to_model
 from ..checkpoints import load_weights
 from ..training import batch_indices, fit, Run
 from ..weights import network_md5
+from ..networks import on_device
 from .classifiers import ClassifierSettings, make_optimizer
 from .features import feature_networks, features_from_name
 from .latents import tensor_md5
@@ -207,7 +208,7 @@ def open_body(
         raise FileNotFoundError(f"there is no file {name}, and no network of that name; there are "
                                 f"{', '.join(feature_networks)}")
     network = open_vit(name, size)
-    def features(images): return network.to(images.device)(images.expand(-1, 3, -1, -1))
+    def features(images): return on_device(network, images.device)(images.expand(-1, 3, -1, -1))
     return features, file_md5(Path(name))
 
 # %% ../../nbs/methods/20_pretrained.ipynb #probe

@@ -185,7 +185,8 @@ def write_plane(
     "Score points of the curve and points at least .1 from it, eight of each with their reconstructions"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)                             # the network is too small for more
-    denoiser = train_on_curve(train_steps)
+    try: denoiser = train_on_curve(train_steps)
+    finally: torch.set_num_threads(threads)
     detector = LMD(denoiser, OneCoordinate(), Inpaint(steps, 1.), [Euclidean()], batch=10_000)
     g = torch.Generator().manual_seed(1)
     points = random_curve_points(n, g), random_points_off_curve(n, .1, g)
@@ -194,4 +195,3 @@ def write_plane(
     write_npz(Path(out)/'plane.npz', points=few.numpy(), mapped=mapped.numpy(),
               scores=np.stack([detector.score(p) for p in points]),
               field=detector.score(plane_points(cells)).reshape(cells, cells))
-    torch.set_num_threads(threads)
