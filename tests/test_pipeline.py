@@ -37,6 +37,7 @@ from lmd.methods.regret import load_vae, posterior
 from lmd.methods.repairing import load_repairer
 from lmd.outliers import parse_source, source_name
 from lmd.settings import from_entry, load_params, make_setting
+from lmd.study.plan import plan_command
 
 CHECKPOINTS = sorted(p for p in (ROOT / "checkpoints").glob("*") if p.is_dir())
 SCORES = sorted((ROOT / "scores").rglob("*.parquet"))
@@ -128,6 +129,14 @@ def test_folders_of_scores_hold_what_their_stage_names():
         if stage.addressing.startswith("score"):
             there = {p.stem for p in (ROOT / given["out"]).glob("*")}
             assert there == {source_name(*parse_source(s)) for s in given["sources"]}, stage.addressing
+
+
+def test_a_plan_counts_the_images_that_were_scored():
+    for stage in stages():
+        if stage.addressing.startswith("score"):
+            counted = plan_command(stage.cmd, ROOT / "params.yaml")["images"]
+            files = (ROOT / options(stage.cmd)["out"]).glob("*.parquet")
+            assert counted == sum(read_metadata(f)["n"] for f in files), stage.addressing
 
 
 def test_params():

@@ -80,8 +80,10 @@ def _options(words):
     return arguments, options
 
 # %% ../../nbs/study/14_plan.ipynb #images-of
-test_images = {'mnist': 10_000, 'kmnist': 10_000, 'fashionmnist': 10_000, 'cifar10': 10_000,
-               'cifar100': 10_000, 'svhn': 26_032} # of the complete official sets
+test_images = { # set: images of its test split
+    'mnist': 10_000, 'kmnist': 10_000, 'kmnist7k': 10_000, 'fashionmnist': 10_000, 'cifar10': 10_000,
+    'cifar100': 10_000, 'svhn': 26_032, 'svhn1k': 1264, 'tinyimagenet32': 1000,
+    'faces64': 500, 'natural64': 1000}
 
 def images_of(
     source: str, # SET, SET:val or SET:val:OUTLIERS, or the path of a folder
@@ -174,6 +176,7 @@ def summarise_plan(
 def _short(number, digits=3):
     "A number with a unit; nothing for one that is not known"
     if not number > 0: return ''
+    if number < .001: return '< .001'
     units = [(' G', 1e9), (' M', 1e6), (' k', 1e3), ('', 1)]
     value, unit = next(((number/of, u) for u, of in units if number >= of), (number, ''))
     return f'{value:.{digits}g}{unit}' if value < 999.5 else f'{value:.0f}{unit}'
