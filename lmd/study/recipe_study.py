@@ -194,5 +194,8 @@ def plot_recipes(
     for ax, ((name, nfe), part) in zip(axes[0], panels):
         ax.plot(part['ROC-AUC'], part['recipe'].map(recipes.index), 'o', alpha=.7)
         ax.set_title(f'{name}, {nfe} evaluations', fontsize='small'); ax.set_xlabel('ROC-AUC')
+        low, high = part['ROC-AUC'].min(), part['ROC-AUC'].max()
+        ends = max(.01 - (high - low)/2, (high - low)/20)      # no panel shows less than .02 of it
+        ax.set_xlim(low - ends, high + ends); ax.locator_params(axis='x', nbins=4)
     axes[0, 0].set_yticks(range(len(recipes)), recipes)
     return fig
