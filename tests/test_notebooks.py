@@ -103,6 +103,14 @@ def make_recipes(folder):
     save(folder / PAIRS[1][0] / "recipes", pd.DataFrame(rows))
 
 
+def make_early(folder):
+    "A network that went on, and became worse"
+    model, outside = PAIRS[0]
+    for source in (model, outside):
+        d = noise(np.random.default_rng(1), IMAGES * ATTEMPTS, .2 * (model != source))
+        write(folder, f"{model}-early", "early", source, {"lpips": d})
+
+
 def make_faces(folder, rng):
     "One attempt on faces and other pictures"
     for (setting, (_, shift)), source in itertools.product(FACES.items(), ("faces64", "natural64")):
@@ -243,6 +251,7 @@ def scores(tmp_path_factory):
     for seed, make in enumerate(makers, 2): make(folder, np.random.default_rng(seed))
     make_frontier(folder)
     make_recipes(folder)
+    make_early(folder)
     measured = ROOT / "scores/mnist"
     for study in ("benchmark", "million"): shutil.copytree(measured / study, folder / "mnist" / study)
     return folder
@@ -358,6 +367,12 @@ def check_detector(out, scores):
         assert trained["verdict"].fillna("").tolist() == ["", "wins", "loses"]
         assert trained["ROC-AUC"].tolist() == pytest.approx([mean, mean + .02, mean - .02])
     assert (out / "recipes-kmnist7k.png").exists()
+    model, outside = PAIRS[0]
+    went_on = table(out, "early", "network").loc["went on"]
+    expected = area(scores, f"{model}-early", outside, "early", few=IMAGES, inside=model)
+    assert went_on["ROC-AUC"] == pytest.approx(expected, abs=1e-5)
+    assert went_on["difference"] == pytest.approx(expected - 1, abs=1e-5)
+    assert table(out, "early-findings")["verdict"].tolist() == ["is refuted"]
 
 
 def check_localisation(out, scores):
@@ -620,7 +635,7 @@ def check_figure7(out, scores):
 
 # parameters that fit the made-up scores; a notebook takes those that it has
 MADE_UP = dict(
-    pairs=PAIRS, setting="default", draws=5, steps=100, fpr=.1,
+    pairs=PAIRS, early_pairs=PAIRS[:1], setting="default", draws=5, steps=100, fpr=.1,
     models=list(SETS), kinds=["flip", "blend"], others=["default"], rates=[.1], splits=50,
     claims=[["cheap", "lpips", 0.], ["dear", "combined", -.05]], combination="ssim, median")
 
