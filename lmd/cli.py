@@ -45,9 +45,9 @@ def invoke(self: Commands, ctx):
     except FileNotFoundError: raise click.ClickException('the working folder is gone: change into another')
     given = ctx.args
     try: return click.Group.invoke(self, ctx)
-    except KeyboardInterrupt: _stop(self.get_command(ctx, ctx.invoked_subcommand), given)
-    except BrokenPipeError: raise                     # `| head`: click ends quietly
-    except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
+    except (BrokenPipeError, click.exceptions.Exit): raise     # `| head`: click ends quietly
+    except (KeyboardInterrupt, Exception) as error:
+        if _interrupted(error): _stop(self.get_command(ctx, ctx.invoked_subcommand), given)
         if (sentence := _sentence(error)) is None: raise
         raise click.ClickException(sentence) from None
 
@@ -57,8 +57,14 @@ def _sentence(error):
     said = ' '.join(str(error).splitlines())
     memory = isinstance(error, MemoryError) or 'memory' in said and isinstance(error, RuntimeError)
     if memory: return f'there is not enough memory: use a smaller --batch or fewer pixels. {said}'.rstrip()
-    if isinstance(error, RuntimeError): return None
-    return said or type(error).__name__
+    expected = isinstance(error, (ValueError, OSError, ArithmeticError))
+    return said or type(error).__name__ if expected else None
+
+# %% ../nbs/44_cli.ipynb #interrupted
+def _interrupted(error):
+    "Whether an error is Ctrl-C, or arose while Ctrl-C was handled"
+    before = {error.__cause__, error.__context__} - {None}
+    return isinstance(error, KeyboardInterrupt) or any(map(_interrupted, before))
 
 # %% ../nbs/44_cli.ipynb #stop
 def _stop(command, given):

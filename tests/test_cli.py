@@ -475,8 +475,18 @@ def test_everything_works_from_an_empty_folder(lmd, place, tmp_path, monkeypatch
 
 # ---- runs that were stopped
 
-def test_ctrl_c_where_nothing_is_kept(lmd, model, monkeypatch):
-    monkeypatch.setattr("lmd.calibration.open_calibrated", lambda *_: signal.raise_signal(signal.SIGINT))
+def ctrl_c(*_): signal.raise_signal(signal.SIGINT)
+
+
+def ctrl_c_at_a_lock(*_):
+    "What tqdm does when Ctrl-C comes while it waits for its lock"
+    try: ctrl_c()
+    finally: raise RuntimeError("cannot release un-acquired lock")
+
+
+@pytest.mark.parametrize("interrupted", [ctrl_c, ctrl_c_at_a_lock])
+def test_ctrl_c_where_nothing_is_kept(lmd, model, monkeypatch, interrupted):
+    monkeypatch.setattr("lmd.calibration.open_calibrated", interrupted)
     for source in "-", "./pictures":
         got = lmd("detect", source, "--model", model, "--calibration", "some", code=130)
         assert ("goes on" in got.stderr) == (source != "-")
