@@ -69,7 +69,8 @@ def _interrupted(error):
 # %% ../nbs/44_cli.ipynb #stop
 def _stop(command, given):
     "End as a shell expects after Ctrl-C, and say whether the same command goes on"
-    kept = {option.name for option in command.params} & {'work', 'run', 'run_folder'} and '-' not in given
+    options = {option.name for option in command.params} if command else set()    # None while imported
+    kept = options & {'work', 'run', 'run_folder'} and '-' not in given
     click.echo('\nstopped' + (': the same command goes on where it was' if kept else ''), err=True)
     raise click.exceptions.Exit(130)
 

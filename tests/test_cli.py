@@ -492,6 +492,12 @@ def test_ctrl_c_where_nothing_is_kept(lmd, model, monkeypatch, interrupted):
         assert ("goes on" in got.stderr) == (source != "-")
 
 
+def test_ctrl_c_while_a_command_is_imported(lmd, monkeypatch):
+    monkeypatch.setattr("lmd.cli.import_module", ctrl_c)
+    for command in ("detect", "./pictures"), ("study", "plan", "."):
+        assert lmd(*command, code=130).stderr.split() == ["stopped"]
+
+
 def test_a_panel_of_score_files(lmd, place, model):
     "Scores of two methods become one detector, which judges pictures by itself"
     files = []

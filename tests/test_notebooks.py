@@ -103,11 +103,11 @@ def make_recipes(folder):
     save(folder / PAIRS[1][0] / "recipes", pd.DataFrame(rows))
 
 
-def make_early(folder):
+def make_early(folder, rng):
     "A network that went on, and became worse"
     model, outside = PAIRS[0]
     for source in (model, outside):
-        d = noise(np.random.default_rng(1), IMAGES * ATTEMPTS, .2 * (model != source))
+        d = noise(rng, IMAGES * ATTEMPTS, .2 * (model != source))
         write(folder, f"{model}-early", "early", source, {"lpips": d})
 
 
@@ -247,11 +247,10 @@ def scores(tmp_path_factory):
     "Scores of three models on three sets, of every method, and the tables of every study"
     folder = tmp_path_factory.mktemp("scores")
     make_settings(folder, np.random.default_rng(0))
-    makers = make_faces, make_validation, make_repairs, make_maps, make_students, make_plane
+    makers = make_faces, make_validation, make_repairs, make_maps, make_students, make_plane, make_early
     for seed, make in enumerate(makers, 2): make(folder, np.random.default_rng(seed))
     make_frontier(folder)
     make_recipes(folder)
-    make_early(folder)
     measured = ROOT / "scores/mnist"
     for study in ("benchmark", "million"): shutil.copytree(measured / study, folder / "mnist" / study)
     return folder
