@@ -7,7 +7,7 @@ __all__ = ['pretrained', 'weights_md5', 'Pretrained', 'weights_cache', 'find_wei
            'network_md5', 'weights_table']
 
 # %% ../nbs/16_weights.ipynb #imports
-import importlib.util, logging, os, pickle, subprocess, sys, tarfile, tempfile, zipfile
+import importlib.util, logging, os, subprocess, sys, tarfile, tempfile, zipfile
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from .checkpoints import load_weights
 from .files import arrays_md5, file_md5, lock, replace_files
+from .sources import ArrayUnpickler
 
 _log = logging.getLogger('lmd')
 
@@ -69,19 +70,9 @@ def _known(name):
     return pretrained[name]
 
 # %% ../nbs/16_weights.ipynb #unpickler
-class _Unpickler(pickle.Unpickler):
-    "Reads dictionaries of NumPy arrays and nothing else"
-    known = {('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype} | {
-        (f'numpy.{core}.multiarray', '_reconstruct'): np.zeros(0).__reduce__()[0]
-        for core in ('core', '_core')}
-
-    def find_class(self, module, name):
-        if (module, name) in self.known: return self.known[module, name]
-        raise pickle.UnpicklingError(f'it asks for {module}.{name}')
-
 def _read_pickle(path):
     try:
-        with open(path, 'rb') as f: return _Unpickler(f).load()
+        with open(path, 'rb') as f: return ArrayUnpickler(f).load()
     except Exception as error:    # damaged files raise many types
         raise ValueError(f'{path} is damaged, or holds more than arrays: {error}') from None
 
