@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .checkpoints import load_weights
-from .weights import fetch_weights, find_weights, weights_md5
+from .weights import fetch_weights, find_weights, network_md5, weights_md5
 from .networks import AlexNetLPIPS, on_device, open_efficientnet, simclr_network
 from .pixel_distance import (check_batch, check_distances, check_pair, FillDistance, MSE,
                                 rows_of_originals, SSIM)
@@ -282,7 +282,7 @@ class EfficientNetCosine(FeatureDistance):
         "Raises FileNotFoundError if the weights are nowhere, ValueError if they do not fit."
         self.network = open_efficientnet(weights, download).to(memory_format=torch.channels_last)
         super().__init__(self._pooled, 'efficientnet')
-        self.weights = self.network.weights
+        self.weights = network_md5('efficientnet-lite0', weights)
 
     def _pooled(self, images):
         network = on_device(self.network, images.device)

@@ -11,23 +11,24 @@ from collections import OrderedDict
 from pathlib import Path
 
 import torch
-from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 
 from .checkpoints import load_weights
-from .weights import read_weights, weights_md5
+from .weights import read_weights
 
 # %% ../nbs/17_networks.ipynb #input
 def imagenet_input(
     images: torch.Tensor, # (N, C, S, S) in [-1, 1], C = 1 or 3
     size: int|None=None, # pixels that they are resized to; None = as they are
+    mean: tuple=(.485, .456, .406), # of red, green and blue in [0, 1]
+    std: tuple=(.229, .224, .225), # standard deviation, of the same
 ) -> torch.Tensor: # (N, 3, size, size)
-    "Images as networks trained on ImageNet take them"
+    "Images as a network trained on ImageNet takes them"
     images = images.expand(-1, 3, -1, -1)/2 + .5
     if size and images.shape[-1] != size:
         images = F.interpolate(images, (size, size), mode='bicubic', antialias=images.shape[-1] > size)
-    mean, std = (images.new_tensor(v).view(3, 1, 1) for v in ([.485, .456, .406], [.229, .224, .225]))
+    mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (mean, std))
     return (images - mean)/std
 
 # %% ../nbs/17_networks.ipynb #opened
@@ -39,7 +40,6 @@ def _opened(network, name, path, download):
         raise ValueError(f'{path} does not fit {name}: {str(error)[:200]}') from None
     if missing := sorted(k for k, v in network.state_dict().items() if v.is_meta):
         raise ValueError(f"{path} does not hold {name}: it lacks {', '.join(missing[:3])} …")
-    network.weights = weights_md5({k: v for k, v in tensors.items() if not k.endswith('num_batches_tracked')})
     return network.requires_grad_(False).eval()
 
 # %% ../nbs/17_networks.ipynb #on-device
@@ -134,6 +134,7 @@ _stages = [(1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6
 class EfficientNetLite0(nn.Module):
     "EfficientNet-Lite0 (Tan and Le, 2019), named as in the released file"
     size = 112 # pixels that images are resized to
+    mean, std = (127/255,)*3, (128/255,)*3
     def __init__(self):
         super().__init__()
         self._conv_stem, self._bn0, n, blocks = SameConv(3, 32, 3, 2, bias=False), _norm(32), 32, []
@@ -148,18 +149,10 @@ class EfficientNetLite0(nn.Module):
         size: int|None=None, # pixels that they are resized to; None = `size` of the class
     ) -> list: # 18 feature maps: after the stem, each of 16 blocks, and the head
         "Feature maps; their averages over positions are the features"
-        h = F.relu6(self._bn0(self._conv_stem(imagenet_input(images, size or self.size))))
-        maps = [h]
+        x = imagenet_input(images, size or self.size, self.mean, self.std)
+        maps = [h := F.relu6(self._bn0(self._conv_stem(x)))]
         for block in self._blocks: maps.append(h := block(h))
         return [*maps, F.relu6(self._bn1(self._conv_head(h)))]
-
-# %% ../nbs/17_networks.ipynb #logits
-@patch
-def logits(self: EfficientNetLite0,
-    features: torch.Tensor, # (N, 1280): the last map, averaged over positions
-) -> torch.Tensor: # (N, 1000) of ImageNet's classes
-    "What its classifier makes of the features"
-    return self._fc(features)
 
 # %% ../nbs/17_networks.ipynb #open-efficientnet
 def open_efficientnet(

