@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from lmd.data import registry
+from lmd.weights import pretrained
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,11 +70,13 @@ None is part of the repository; `lmd data fetch` gets them. Some allow no commer
 
 ## Weights
 
-They are in `checkpoints/`. The AlexNet weights of LPIPS are fetched from others: torchvision is under \
-BSD-3-Clause, and the weights were trained on ImageNet, which is for non-commercial research. The linear \
-weights of LPIPS come with the package `lpips`.
+They are in `checkpoints/`. The linear weights of LPIPS come with the package `lpips`.
 
 {table(["checkpoint", "licence"], weights())}
+
+These are fetched from others on first need. They were trained on ImageNet, which is for non-commercial research.
+
+{table(["weights", "licence"], ((about.what, about.licence) for about in pretrained.values()))}
 
 ## Packages
 

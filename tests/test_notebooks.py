@@ -3,10 +3,12 @@ known, and on the committed ones."""
 import contextlib
 import itertools
 import json
+import re
 import shutil
 from unittest.mock import patch
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import papermill
 import pandas as pd
@@ -656,6 +658,13 @@ def test_reports_are_those_of_the_committed_scores(notebook, tmp_path):
     assert {p.name for p in out.iterdir()} == expected
     for new in out.iterdir():
         if new.suffix in (".csv", ".json"): assert new.read_text() == (committed / new.name).read_text()
+
+
+def test_every_table_and_figure_of_a_page_is_shown():
+    for page in ROOT.glob("reports/*/*.ipynb"):
+        for cell in nbformat.read(page, 4).cells:
+            writes = cell.cell_type == "code" and re.search(r"\b(show_table|show_findings|save_figure)\(", cell.source)
+            if writes and "def " not in cell.source: assert cell.outputs, f"{page.stem}: {cell.id} shows nothing"
 
 
 def test_figure6_with_a_model_and_pictures_of_ones_own(scores, images, tmp_path):

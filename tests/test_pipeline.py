@@ -38,6 +38,7 @@ from lmd.methods.repairing import load_repairer
 from lmd.outliers import parse_source, source_name
 from lmd.settings import from_entry, load_params, make_setting
 from lmd.study.plan import plan_command
+from lmd.study.recipe_study import SETTINGS
 
 CHECKPOINTS = sorted(p for p in (ROOT / "checkpoints").glob("*") if p.is_dir())
 SCORES = sorted((ROOT / "scores").rglob("*.parquet"))
@@ -113,6 +114,11 @@ def test_a_stage_depends_on_what_its_command_reads():
         sets = {parse_source(s)[0] for value in named for s in ([value] if isinstance(value, str) else value)}
         assert {f"data/{s}" for s in sets} <= deps, stage.addressing
         if model := given.get("model"): assert f"{model}/lmd.json" in deps, stage.addressing
+        read = {value for option, value in given.items() if option.endswith("setting") and value}
+        if stage.cmd.startswith("lmd study recipes"): read |= set(SETTINGS)
+        listed = {name for d in stage.deps for name in getattr(d, "params", None) or ()}
+        assert {f"settings.{name}" for name in read} <= listed, stage.addressing
+        if stage.cmd.startswith("lmd study page"): assert {"scores", "images", "checkpoints"} <= deps
 
 
 def test_every_folder_of_scores_is_the_output_of_one_stage():

@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from conftest import message
+from conftest import message, ROOT
 from lmd.diffusion import Denoiser, UNet, VPLinear, load_denoiser, make_unet, save_checkpoint
 from lmd.files import read_metadata, read_npz
 from lmd.unet import UNet2D, as_diffusers
@@ -93,8 +93,10 @@ def test_a_model_of_the_hub_from_the_cache_without_a_network(lmd, shelf, monkeyp
     assert "the hub cannot be reached" in message(lmd(*score, "hub:google/ddpm-cat-256", code=1))
 
 
-RELEASED = sorted(path.parent.parent for path in Path("checkpoints").glob("*/unet/config.json")
+RELEASED = sorted(path.parent.parent for path in (ROOT / "checkpoints").glob("*/unet/config.json")
                   if json.loads(path.read_text(encoding="utf-8"))["_class_name"] == "UNet2DModel")
+
+assert RELEASED, "no released network is found: the test below would test nothing"
 
 
 @pytest.mark.parametrize("folder", RELEASED, ids=lambda folder: folder.name)

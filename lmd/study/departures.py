@@ -50,7 +50,7 @@ _lmd = {
     'more pairs': ('pairs', 'three', 'those of the table', 'more have models'),
     'center': ('center mask on MNIST vs KMNIST', 'table and text have different values', "the table's value",
                'the other masks stand in the table'),
-    'simclr': ('SimCLRv2 as a distance', 'yes', 'an empty line', 'its checkpoint is not at hand'),
+    'simclr': ('SimCLRv2 as a distance', 'yes', 'none', 'its checkpoint is not at hand'),
     'alexnet': ('AlexNet (1 − cosine of its pooled features)', 'no', 'yes',
                 'a distance of features that needs no other weights')}
 
@@ -62,7 +62,7 @@ _pages = {
     'faces': ('in-domain', 'a model of FFHQ, images of CelebA-HQ at 256x256',
               '`faces64`: 64x64, gray, a model of its training images', 'what was at hand'),
     'natural': ('out-of-domain', 'ImageNet', '`natural64`: 64x64, gray', 'what was at hand'),
-    'attempts': ('choice of the attempts', 'not said', 'all choices, averaged', 'no choice is special'),
+    'attempts': ('choice of the attempts', 'not said', 'random choices, averaged', 'no choice is special'),
     'bf16': ('number format of the network', 'not said',
              'bfloat16 in both settings, scores in float32', 'cost'),
     'combination': ('score', 'median of LPIPS', 'combination of distances', 'chosen on validation images'),
@@ -117,7 +117,8 @@ _oal = {
                      "FashionMNIST's students were trained before `transfer_layers`"),
     'oal teacher': ('teacher', 'ViT-B/16, pretrained: better than the student',
                     'CIFAR10: the last layer on features of EfficientNet-Lite0, pretrained; '
-                    'FashionMNIST: a small one, trained here: worse',
+                    'FashionMNIST: a small one, trained here: worse. CIFAR10\'s study was made when EfficientNet '
+                    'was given images scaled by ImageNet\'s mean and deviation, which are not its own',
                     'what can be had; distillation is testable where the teacher is better'),
     'oal outliers': ('outliers', 'Stable Diffusion 1.4, CLIP\'s embeddings',
                      "a small latent diffusion model of the same images, the teacher's embeddings; "
@@ -194,7 +195,8 @@ def _models(facts):
     if not sizes: return 'not known: there are no `checkpoints` beside the scores'
     if min(sizes) > 35 and not gray: return ''
     one = ', one channel for gray sets' if gray else ''
-    return f'{min(sizes):.2g} to {max(sizes):.2g} million weights{one}; see the model cards'
+    ends = ' to '.join(dict.fromkeys(f'{size:.2g}' for size in (min(sizes), max(sizes))))
+    return f'{ends} million weights{one}; see the model cards'
 
 def _schedule(facts): return any(model['schedule']['name'] != 'sub-vp' for model in facts.models.values())
 

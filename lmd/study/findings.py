@@ -84,6 +84,7 @@ def variant_findings(
         same = table[table['in-domain'].eq(pair[0]) & table['out-of-domain'].eq(pair[1])]
         reference = _reference_of(same)
         if below and reference: reference = {'low': 1 - reference['high'], 'high': 1 - reference['low']}
+        if np.isfinite(most) and testable(line): reference = None       # the variant alone tells the pair
         findings.append(finding(claim, ' vs '.join(pair), estimate, least, most, reference=reference))
     return findings
 

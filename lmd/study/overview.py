@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from .findings import verdict
+from .variants import far_from_trained
+
 # %% ../../nbs/study/19_overview.ipynb #best-other-method
 def best_other_method(
     every: pd.DataFrame, # of reports/relatives/all.csv
@@ -19,15 +22,14 @@ def best_other_method(
     pair = ['in-domain', 'out-of-domain']
     areas = every.pivot(index=pair, columns='method', values='ROC-AUC')
     areas = areas.reindex(every.set_index(pair).index.unique())
-    others = areas.loc[:, [not name.startswith('LMD') for name in areas]].dropna(axis=1)
+    others = areas.loc[:, [not name.startswith('LMD') and name not in far_from_trained for name in areas]]
     paper = every[every['method'] == 'LMD'].set_index(pair)['paper']
     table = pd.DataFrame({'paper': paper, 'LMD': areas['LMD'], 'calibrated': areas['LMD, calibrated']})
     panel = panels[panels['detector'] == 'default panel'].set_index(pair)['ROC-AUC']
     table = table.assign(panel=panel).reindex(areas.index)
-    averages, means = table.mean(skipna=False), others.mean()
+    averages = table.mean(skipna=False)
     table['best other method'], table['which'] = others.max(axis=1), others.idxmax(axis=1)
     last = {'in-domain': 'average', 'out-of-domain': f'of {len(table)} pairs', **averages}
-    last |= {'best other method': means.max(), 'which': means.idxmax()}
     return pd.concat([table.reset_index(), pd.DataFrame([last])], ignore_index=True)
 
 # %% ../../nbs/study/19_overview.ipynb #loss-sentence
@@ -37,13 +39,15 @@ def _loss(reports):
     "What a hundredth of the evaluations loses"
     every = pd.read_csv(Path(reports)/'fidelity/all.csv')
     lpips = every[every['distance'] == 'LPIPS']
-    d, excluded, shown = lpips['difference'], lpips['low'] > -lpips['margin'], lpips[lpips['high'] < 0]
+    d, shown = lpips['difference'], lpips[lpips['high'] < 0]
+    words = [verdict(r['low'], r['high'], -r['margin'], reference={'low': r['reference_low']})
+             for r in lpips.to_dict('records')]
     margins = ' to '.join(f'{m:.3f}' for m in (lpips['margin'].min(), lpips['margin'].max()))
     loses = f'on {_on(shown)} a loss is shown' if len(shown) else 'on none a loss is shown'
     share = f"{lpips['reference_nfe'].iloc[0]/lpips['cheap_nfe'].iloc[0]:.0f}"
     return (f'**With one evaluation in {share}** the ROC-AUC by LPIPS changes by {d.min():+.3f} to '
             f'{d.max():+.3f}, by {d.mean():+.3f} on average, over {len(lpips)} pairs of model and set. '
-            f'On {excluded.sum()} of them a loss beyond the margin that so many images can show, {margins}, '
+            f'On {words.count("holds")} of them a loss beyond the margin that so many images can show, {margins}, '
             f'is excluded; {loses} '
             '([fidelity](../reports/fidelity/fidelity.ipynb)).')
 
@@ -57,7 +61,7 @@ def _cost(reports):
     times = f"{default['times the paper']:.0f} and {fast['times the paper']:.0f}"
     where = f"{about.at['threads', 'is']} threads of an {about.at['cpu', 'is']}"
     return (f'**An image costs** {ms[0]} by `default` and {ms[1]} by `fast`, on {where}. '
-            f"That is {times} times faster than the paper's loop on the same machine "
+            f"That is {times} times faster than the paper's loop on the same machine, of which a part was timed "
             '([benchmark](../reports/benchmark/benchmark.ipynb)).')
 
 # %% ../../nbs/study/19_overview.ipynb #failure-sentence
