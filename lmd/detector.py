@@ -74,6 +74,15 @@ class _Parts:
         _check_distances(self.distances, self.lift)
         self.distances = list(self.distances)
 
+# %% ../nbs/27_detector.ipynb #lifted
+def _lifted(lmd, randomness):
+    "What the lift gives for these rows; raises ValueError unless it is float32 and has a mask for each"
+    M, n = lmd.lift(randomness, lmd.size), len(randomness)
+    if M.ndim != 4 or len(M) != n or M.dtype != torch.float32:
+        raise ValueError(f"the lift must give a mask for each of {n} rows, torch.float32 of shape ({n}, 1, "
+                         f"{lmd.size}, {lmd.size}), 1 = known; it gave {M.dtype} of shape {tuple(M.shape)}")
+    return M
+
 # %% ../nbs/27_detector.ipynb #batches
 def _batches(lmd, images, index, pairs):
     "What `LMD.batches` yields"
@@ -83,7 +92,7 @@ def _batches(lmd, images, index, pairs):
     for rows, attempts in pairs:
         x = images[rows].to(lmd.denoiser.device)
         randomness = Randomness(lmd.seed, index[rows], attempts).to(lmd.denoiser.device)
-        M = lmd.lift(randomness, lmd.size)
+        M = _lifted(lmd, randomness)
         yield rows, attempts, x, M, lmd.inpaint(lmd.denoiser, x, M, randomness)
 
 # %% ../nbs/27_detector.ipynb #distances

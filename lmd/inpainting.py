@@ -70,10 +70,23 @@ def _keep(schedule, t, x, mask, z, moved):
     known = x if z is None else _diffuse(schedule, t, x, z)
     return torch.lerp(moved, known, mask.to(moved).expand_as(moved))
 
+# %% ../nbs/19_inpainting.ipynb #check-rows
+def _check_rows(x, mask, randomness):
+    "Raise ValueError unless every image has a mask of 0 and 1 and its own random numbers"
+    if len(randomness) != len(x):
+        raise ValueError(f"{len(x)} images but random numbers for {len(randomness)}: a Randomness has the "
+                         "image and the attempt of every row")
+    if mask.shape not in (x.shape, x[:, :1].shape):
+        raise ValueError(f"the masks of images of shape {tuple(x.shape)} have shape "
+                         f"{tuple(x[:, :1].shape)}, not {tuple(mask.shape)}")
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("a mask is 1 where a pixel is known and 0 elsewhere; this one has other values")
+
 # %% ../nbs/19_inpainting.ipynb #inpaint-call
 @torch.inference_mode()
 def _complete(inpaint, denoiser, x, mask, randomness):
     "Algorithm 1 with the steps, the start and the sampler of `inpaint`"
+    _check_rows(x, mask, randomness)
     schedule, before, number = denoiser.schedule, None, count()
     fresh = lambda: randomness.normal(next(number), *x.shape[1:])
     grid = time_grid(schedule, inpaint.steps, inpaint.t0, inpaint.spacing)
@@ -175,7 +188,7 @@ class Inpaint:
         x
             Original images (N, C, S, S) in [-1, 1].
         mask
-            Masks (N, 1, S, S), 1 is known.
+            Masks (N, 1, S, S), 1 is known, 0 is not; (N, C, S, S) knows some channels of a pixel.
         randomness
             Of these N pairs of image and attempt.
 
@@ -183,6 +196,11 @@ class Inpaint:
         -------
         torch.Tensor
             Reconstructions (N, C, S, S); not clipped.
+
+        Raises
+        ------
+        ValueError
+            Unless there is a mask of 0 and 1, and a row of random numbers, for every image.
         """
         return _complete(self, denoiser, x, mask, randomness)
 

@@ -257,10 +257,13 @@ def register_mask(
     --------
     >>> class Left:
     ...     name = 'left'
-    ...     def __call__(self, randomness, size): return (torch.arange(size) < size//2).expand(1, size, size)
+    ...     def __call__(self, randomness, size):
+    ...         known = torch.arange(size, device=randomness.image.device) < size//2
+    ...         return known.float().expand(len(randomness), 1, size, size)
     >>> register_mask('left', Left)
-    >>> mask_from_name('left').name
-    'left'
+    >>> rows = Randomness(0, image=torch.tensor([5, 5, 6]), attempt=torch.tensor([0, 1, 0]))
+    >>> mask_from_name('left')(rows, 32).shape
+    torch.Size([3, 1, 32, 32])
     """
     if not re.fullmatch('[A-Za-z][A-Za-z0-9-]*[A-Za-z]', str(kind)):
         raise ValueError(f'{kind!r} is no name for a mask: letters, digits and hyphens, letters at both ends')
