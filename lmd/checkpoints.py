@@ -119,6 +119,16 @@ def check_release(
         raise ValueError(f"the state of the training is kept in {run}, which the checkpoint at {folder} "
                          "would replace: choose another folder for one of them")
 
+# %% ../nbs/10_checkpoints.ipynb #written
+def _written(folder):
+    "Names of the files that lmd wrote into a checkpoint; without a seal, of all that could pass for new ones"
+    try: listed = read_json(folder/'lmd.json').get('weights')
+    except ValueError: listed = None                               # a new folder, or a damaged file
+    weights = (f'unet/{p.name}' for p in folder.glob('unet/diffusion_pytorch_model*'))
+    beside = (f'{name}.{kind}' for name in CALIBRATIONS for kind in ('json', 'safetensors'))
+    return {*(listed if isinstance(listed, dict) else ()), *weights, *beside, 'unet/config.json',
+            'model_index.json', 'scheduler/scheduler_config.json', 'loss.png', 'samples.png', 'repairs.png'}
+
 # %% ../nbs/10_checkpoints.ipynb #new-checkpoint
 @contextmanager
 def new_checkpoint(
@@ -137,7 +147,7 @@ def new_checkpoint(
             (new/'README.md').write_text(card, encoding='utf-8')
             yield new
             seal_checkpoint(new)
-        replace_folder(new, folder, marks=('lmd.json',))
+        replace_folder(new, folder, _written(folder), marks=('lmd.json',))
     finally: shutil.rmtree(new, ignore_errors=True)
 
 # %% ../nbs/10_checkpoints.ipynb #fingerprint

@@ -25,14 +25,17 @@ from .sets import get_set, registry
 _log = logging.getLogger("lmd")
 
 # %% ../nbs/05_data.ipynb #check-files
-@cache
-def _check_files(folder, files):
-    md5s = {name: file_md5(folder / name) for name, *_ in files}
+def _stated(folder): # md5 of each array as meta.json says it; empty where that is no meta.json of a set
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        stated = {name: array["md5"] for name, array in meta["arrays"].items()}
-    except (ValueError, TypeError, KeyError, AttributeError): stated = None     # no meta.json of a set
-    if stated != {name: md5 for name, md5 in md5s.items() if name != "meta.json"}:
+        return {name: array["md5"] for name, array in meta["arrays"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError): return {}
+
+@cache
+def _check_files(folder, files):
+    stated = _stated(folder)
+    md5s = {name: file_md5(folder / name) for name, *_ in files}
+    if not stated or {"meta.json": md5s["meta.json"], **stated} != md5s:
         raise ValueError(f"{folder} is damaged (md5 differs from its meta.json): "
             f"run `lmd data fetch {folder.name}` again")
     listed, found = folder.parent.parent / "data.dvc", folder_md5(md5s) + ".dir"
@@ -42,7 +45,7 @@ def _check_files(folder, files):
             raise ValueError(f"{folder} has md5 {found}, but {listed} says {out['md5']}: "
                 f"run `lmd data fetch {folder.name}` again, "
                 "or `dvc commit data.dvc` if the new data are meant")
-    return meta
+    return json.loads((folder / "meta.json").read_text(encoding="utf-8"))
 
 # %% ../nbs/05_data.ipynb #check-set
 def check_set(
@@ -51,7 +54,7 @@ def check_set(
     "Check a set's md5s; raises FileNotFoundError where it is absent, ValueError where it is damaged."
     if not (folder / "meta.json").exists():
         raise FileNotFoundError(f"{folder} is not there: run `lmd data fetch {folder.name}`")
-    files = [folder / "meta.json", *sorted(folder.glob("*.npy"))]
+    files = [f for f in (folder / "meta.json", *(folder / name for name in _stated(folder))) if f.is_file()]
     stamps = tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
     return _check_files(folder.resolve(), stamps)
 
@@ -70,7 +73,7 @@ def _write_set(record, arrays, new, folder):
         meta["arrays"] = {f"{key}.npy": dict(shape=array.shape, md5=file_md5(new / f"{key}.npy"))
                           for key, array in arrays.items()}
         (new / "meta.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    replace_folder(new, folder)
+    replace_folder(new, folder, ours={*_stated(folder)})
 
 # %% ../nbs/05_data.ipynb #fetch
 def fetch(
