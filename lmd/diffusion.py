@@ -152,7 +152,7 @@ def compiled(self: Denoiser,
                    self.t_max).eval()
     x = torch.zeros(batch, self.channels, self.size, self.size, device=self.device)
     try:
-        with torch.inference_mode(): new(x, .5)
+        with torch.inference_mode(): new(x, self.t_max)
     except Exception as e:                # of the compiler, which raises many types
         said = ' '.join(str(e).split())[:300]
         raise RuntimeError("the network cannot be compiled (torch.compile needs a C++ compiler on a CPU, "

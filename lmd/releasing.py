@@ -64,6 +64,11 @@ def _masked(denoiser, images, n):
     mask = Checkerboard(cells)(randomness, denoiser.size) if cells > 1 else torch.zeros_like(x[:, :1])
     return x, mask, randomness
 
+# %% ../nbs/22_releasing.ipynb #completed
+def _completed(denoiser, x, mask, randomness, steps=10):
+    "Reconstructions of masked images, from t = .5 or from the largest time that the network knows"
+    return Inpaint(steps, min(.5, denoiser.t_max))(denoiser, x, mask, randomness)
+
 # %% ../nbs/22_releasing.ipynb #reconstruction-check
 @torch.inference_mode()
 def reconstruction_check(
@@ -75,7 +80,7 @@ def reconstruction_check(
     "Compare reconstructions of validation images with fillings that know nothing of the domain"
     x, mask, randomness = _masked(denoiser, images, n)
     known = (x*mask).sum((2, 3), keepdim=True)/mask.sum((2, 3), keepdim=True).clamp(min=1)
-    said = {'model': _error(Inpaint(steps)(denoiser, x, mask, randomness), x, 1 - mask),
+    said = {'model': _error(_completed(denoiser, x, mask, randomness, steps), x, 1 - mask),
             'fill': _error(known, x, 1 - mask),
             'constant': _error(x.mean((0, 2, 3), keepdim=True), x, 1 - mask)}
     good = said['model'] < min(said['fill'], said['constant'])      # NaN is not
@@ -143,7 +148,7 @@ def _pictures(denoiser, val):
     if denoiser.t_max == 1: return 'samples', sample(denoiser, 16)
     x, mask, randomness = _masked(denoiser, val, 8)
     title = 'validation images, and what the model makes of half of their pixels'
-    return title, torch.cat([x, Inpaint(10)(denoiser, x, mask, randomness)])
+    return title, torch.cat([x, _completed(denoiser, x, mask, randomness)])
 
 # %% ../nbs/22_releasing.ipynb #draw-card
 def _finish(run, pictures, folder):
