@@ -62,15 +62,23 @@ class Denoiser(nn.Module):
 
 # %% ../nbs/13_diffusion.ipynb #denoiser-forward
 @patch
+def _times(self: Denoiser, t):
+    "Times as float64; raises ValueError outside of (0, t_max]"
+    t = torch.as_tensor(t, dtype=torch.float64)
+    good = (t > 0) & (t <= self.t_max + 1e-6)                     # NaN is not
+    if good.all(): return t
+    wrong = t[~good].flatten()[0].item()
+    if not 0 < wrong <= 1 + 1e-6: raise ValueError(f"a network is asked at times in (0, 1], not at {wrong:g}")
+    raise ValueError(f"the network was trained at times up to {self.t_max:g} and is asked at {wrong:g}: "
+                     "start lower (t0), or train it with t_max: 1")
+
+@patch
 def forward(self: Denoiser,
             x_t: torch.Tensor, # (N, C, S, S) noisy images, float32
-            t: float|torch.Tensor # time in (0, 1], a number or (N,)
+            t: float|torch.Tensor # time in (0, t_max], a number or (N,)
            ) -> tuple: # (x0_hat, eps_hat), each (N, C, S, S) float32
-    "The clean images and the noise that `x_t` seems to be made of; raises `ValueError` above `t_max`"
-    t = torch.as_tensor(t, dtype=torch.float64)
-    if self.t_max < 1 and t.max() > self.t_max + 1e-6:
-        raise ValueError(f"the network was trained at times up to {self.t_max:g} and is asked at "
-                         f"{t.max():g}: start lower (t0), or train it with t_max: 1")
+    "The clean images and the noise that `x_t` seems to be made of; raises `ValueError` beyond `t_max`"
+    t = self._times(t)
     time = self.schedule.network_time(t).float().to(x_t.device).expand(len(x_t))
     with torch.autocast(x_t.device.type, self.autocast, enabled=self.autocast is not None):
         out = self.network(x_t, time).float()
@@ -89,7 +97,7 @@ class GaussianDenoiser(Denoiser):
         self.eigenvalues, self.basis = torch.linalg.eigh(self.cov)
 
     def forward(self, x_t, t):
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = self._times(t)
         alpha, sigma = (a if a.ndim == 0 else a.view(-1, 1)
                         for a in (self.schedule.alpha(t), self.schedule.sigma(t)))
         gain = alpha*self.eigenvalues/(alpha**2*self.eigenvalues + sigma**2)
