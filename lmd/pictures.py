@@ -64,6 +64,18 @@ def _load_upright(picture):
     except Exception: turn = None
     return picture.transpose(_TURNS[turn]) if isinstance(turn, int) and turn in _TURNS else picture
 
+# %% ../nbs/03_pictures.ipynb #planes
+def _mend_planes(picture):
+    "Give uncompressed planes of 16 bits their own raw modes; raises ValueError at planes that stay misread."
+    tags = getattr(picture, "tag_v2", {})
+    if tags.get(284) != 2 or picture.tile[0].codec_name != "raw": return         # PlanarConfiguration
+    bits, order = set(tags.get(258, [1])), "B" if tags.prefix == b"MM" else "L"  # BitsPerSample
+    if bits == {16} and picture.mode in ("RGB", "RGBA"):
+        picture.tile = [tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
+                        for tile in picture.tile]
+    elif bits not in ({1}, {8}) or tags.get(262) == 0 or tags.get(266, 1) != 1:   # MinIsWhite, FillOrder
+        raise ValueError("its levels lie in planes of a kind that is not read: save it interleaved")
+
 # %% ../nbs/03_pictures.ipynb #deep-levels
 def _deep_gray(picture):
     "Levels (H, W) of a gray picture of more than 8 bits, and the highest level, if the file tells it."
@@ -76,13 +88,15 @@ def _deep_colour(data, suffix, picture, raw):
     "16-bit levels (H, W, C) of a picture of which Pillow keeps the upper bytes; C is 2 for gray with alpha."
     upper = np.asarray(_load_upright(picture)).astype(np.uint32)
     again, little = _open(data, suffix), sys.byteorder == "little"
-    kind, order = raw.split(";16")
-    other = "B" if order == "L" or order == "N" and little else "L"
-    swapped = "RGBA" if kind == "LA" else f"{kind};16{other}"
-    def swap(args): return swapped if args == raw else (swapped, *args[1:])
+    _mend_planes(again)
+    def swapped(raw):
+        kind, order = raw.split(";16")
+        other = "B" if order == "L" or order == "N" and little else "L"
+        return "RGBA" if kind == "LA" else f"{kind};16{other}"
+    def swap(args): return swapped(args) if isinstance(args, str) else (swapped(args[0]), *args[1:])
     again.tile = [tile._replace(args=swap(tile.args)) for tile in again.tile]
     lower = np.asarray(_load_upright(again)).astype(np.uint32)
-    if kind == "LA": return lower[..., 0::2] * 256 + lower[..., 1::2]    # one 16-bit pixel is four bytes
+    if raw[:2] == "LA": return lower[..., 0::2] * 256 + lower[..., 1::2]    # one 16-bit pixel is four bytes
     return upper * 256 + lower
 
 # %% ../nbs/03_pictures.ipynb #to-8-bits
@@ -140,9 +154,10 @@ def decode_picture(
         picture = _open(data, suffix)
         try: pages = picture.format not in ("MPO", "PSD") and getattr(picture, "n_frames", 1) > 1
         except Exception: pages = False
+        _mend_planes(picture)
         args = picture.tile[0].args if picture.tile else None
         raw = args[0] if isinstance(args, tuple) and args else args
-        if re.fullmatch("(LA|RGBX?|RGBA);16[BLN]", str(raw)):
+        if re.fullmatch("(LA|RGBX?|RGBA|[RGBA]);16[BLN]", str(raw)):
             pixels, notes = _decode_colour(data, suffix, picture, raw)
         elif picture.mode.startswith("F"):
             raise ValueError("its pixels are neither 8, 16 nor 32 bits, but floats")
