@@ -9,7 +9,7 @@ __all__ = ['MARKS', 'COMPACT', 'check_target', 'full_disk', 'replace_files', 'ch
 
 # %% ../nbs/02_files.ipynb #imports
 import errno, hashlib, http.client, json, logging, os, shutil, socket, stat, tarfile, tempfile
-import urllib.request, zipfile
+import urllib.error, urllib.request, zipfile
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -336,7 +336,11 @@ def download(
     part = path.with_name(path.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
     have = part.stat().st_size if part.exists() else 0
-    if not have or file_md5(part) != md5: _append(url, part, have)
+    if not have or file_md5(part) != md5:
+        try: _append(url, part, have)
+        except urllib.error.HTTPError as error:
+            if error.code != 416 or not have: raise
+            _append(url, part, 0)                # nothing comes after so many bytes, so they are others
     if (found := file_md5(part)) != md5:
         part.unlink()
         raise ValueError(f"{url}: md5 is {found}, should be {md5}; the damaged download was removed: retry")
