@@ -170,7 +170,10 @@ def plot_histograms(
     xlabel: str = 'out-of-distribution score', # what is scored, with its unit
     ax: Axes|None = None, # axes to draw on; None makes a figure
 ) -> Axes: # the axes drawn on
-    "Draw histograms of scores; raises ValueError as `check_scores`, or at scores not positive if `log`."
+    """Draw histograms of scores.
+
+    Raises ValueError as `check_scores`, at two sets of one name, or at scores not positive if `log`."""
+    if name in out_of_domain: raise ValueError(f'{name} names the in-domain set and another one: rename one')
     sets = {n: check_scores(x, n) for n, x in [(name, in_domain), *out_of_domain.items()]}
     low, high = min(x.min() for x in sets.values()), max(x.max() for x in sets.values())
     if log and low <= 0: raise ValueError(f'a logarithmic axis needs positive scores, the smallest is {low}')
