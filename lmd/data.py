@@ -261,6 +261,9 @@ def to_model(
     if not good or images.size == 0:
         raise ValueError("images are uint8 of shape (N, H, W) or (N, H, W, 3), "
             f"not {images.dtype} of shape {images.shape}")
+    if images.ndim == 3 and images.shape[2] in (3, 4) and images.shape[1] != images.shape[2]:
+        raise ValueError(f"shape {images.shape} is that of one colour picture and would be taken for "
+            f"{len(images)} gray ones: write images[None]")
     (height, width), side = images.shape[1:3], min(images.shape[1:3])
     top, left = (height - side) // 2, (width - side) // 2
     images = images[:, top : top + side, left : left + side]
