@@ -150,7 +150,7 @@ class Images:
 def keys(self: Images,
     index: np.ndarray, # (n,) numbers of images
 ) -> torch.Tensor: # (n,) int64, at least 0
-    "What the images' random numbers are drawn by: the number in a registered set, the pixels of a picture."
+    "What the images' random numbers are drawn by: the number in a set's split, the pixels of a picture."
     if isinstance(self.array, Pictures): return torch.tensor(self.array[index].keys(), dtype=torch.int64)
     return torch.from_numpy(np.arange(len(self))[index])
 

@@ -67,7 +67,7 @@ class Randomness:
     "Random numbers of a batch, each row given by (seed, stream, image, attempt, step) and by nothing else."
     def __init__(self,
         seed: int,              # seed of the run, 0 <= seed < 2**63
-        image: torch.Tensor,    # (B,) integers >= 0: key of each row's image, as its number in a full set
+        image: torch.Tensor,    # (B,) integers >= 0: key of each row's image, as its number in its split
         attempt: torch.Tensor,  # (B,) integers >= 0: attempt of each row, on the same device as `image`
         stream: int = 0,        # what the numbers are for, 0 <= stream < 2**63; 0: noise, 1: masks
     ):
