@@ -120,7 +120,7 @@ def _card_rows(self: TrainSettings, run, denoiser):
     return {
         'network': f'diffusers UNet2DModel, {parameters:.2f} M parameters, '
                    f'behind a pixel-unshuffle of {self.factor}',
-        'schedule': f'{self.schedule}, noise prediction, the network is told 999 t',
+        'schedule': f'{self.schedule}, noise prediction, the network is told {denoiser.schedule.told}',
         'times drawn': f'{times}, up to t = {self.t_max:g}',
         'weights at the start': start,
         'training': f'{self.steps} steps of {batch} images, Adam, highest learning rate {self.lr}, '

@@ -19,6 +19,7 @@ from .checkpoints import read_json
 class Schedule:
     "A noise schedule: what is left of the image, `alpha(t)`, and how much noise lies on it, `sigma(t)`"
     first_time = 1e-5  # the smallest time that a network is trained at
+    told = '999 t'     # what `network_time` is, in the words of a card
 
     def log_alpha(self,
         t: torch.Tensor, # times in [0, 1], float64
@@ -89,6 +90,7 @@ class VPCosine(Schedule):
 # %% ../nbs/11_schedules.ipynb #ve
 class VE(Schedule):
     "Variance exploding: alpha = 1 and sigma geometric in t (Song et al. 2021, equation 31)"
+    told = 'sigma(t)'
     def __init__(self,
                  sigma_min: float=.01, # sigma at t = 0, in units where images span [-1, 1]
                  sigma_max: float=50.  # sigma at t = 1
@@ -110,7 +112,7 @@ class Discrete(Schedule):
             raise ValueError("alphas_cumprod must decrease within (0, 1); a table that reaches 0 "
                              "(rescale_betas_zero_snr) has no finite log alpha")
         self.table = torch.cat([torch.zeros(1, dtype=torch.float64), table.log()/2])
-        self.first_time = 1/len(table)
+        self.first_time, self.told = 1/len(table), f'{len(table)} t - 1'
     def log_alpha(self, t):
         n = len(self.table) - 1
         i = (t.detach()*n).long().clamp(0, n - 1)
