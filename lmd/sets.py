@@ -42,7 +42,10 @@ class ImageSet:
 # %% ../nbs/04_sets.ipynb #register
 registry: dict[str, ImageSet] = {} # all sets by name
 
-def _register(*records): registry.update({record.name: record for record in records})
+def _register(*records):
+    for record in records:
+        if record.name in registry: raise ValueError(f"there are two sets {record.name}")
+        registry[record.name] = record
 
 # %% ../nbs/04_sets.ipynb #mnist-files
 def _idx_files(url, **md5):
