@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .files import file_md5
-from .checkpoints import check_release, load_weights, new_checkpoint, open_network
+from .checkpoints import _plain, check_release, load_weights, new_checkpoint, open_network
 from .schedules import schedule_from_dict
 from .diffusion import UnitRange
 from .score_sde import ScoreConfig, fill_network, make_network, read_config
@@ -95,8 +95,6 @@ def find_config(
     return {section: sections[section] for section in _section_names}
 
 # %% ../nbs/15_published.ipynb #import-card
-def _plain(name): return re.sub(r'[^\w.,+-]', '_', name) # nothing that would be markup
-
 def _step_of(saved): # of the training; None where the file does not say
     step = saved.get('step')
     return int(step) if isinstance(step, (int, torch.Tensor)) else None

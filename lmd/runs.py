@@ -192,7 +192,7 @@ class Speed:
 # %% ../nbs/20_runs.ipynb #speed-words
 def speed_words(
     speed: dict # as a run has it in `past['speed']`
-) -> str: # such as '1200 images/s, 31 % of the peak of cpu'
+) -> str: # such as '1200 images/s, 0.31 of the peak of cpu'
     "The speed of a training in words"
     return (f"{speed['images_a_second']:.4g} images/s, {speed['share_of_peak']:.2g} of the peak of "
             f"{speed['device']}")
