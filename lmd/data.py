@@ -222,6 +222,17 @@ def load(
                      for name in (f"{file}.npy", f"{file}-labels.npy"))
     return Images(array, source, split, meta["arrays"][f"{file}.npy"]["md5"], labels, record.flips)
 
+# %% ../nbs/05_data.ipynb #check-levels
+def _check_levels(images):
+    "Raise ValueError unless an array holds 8-bit images, and not a single one."
+    good = images.dtype == np.uint8 and (images.ndim == 3 or images.ndim == 4 and images.shape[3] == 3)
+    if not good or images.size == 0:
+        raise ValueError("images are uint8 of shape (N, H, W) or (N, H, W, 3), "
+            f"not {images.dtype} of shape {images.shape}")
+    if images.ndim == 3 and images.shape[2] in (3, 4) and images.shape[1] != images.shape[2]:
+        raise ValueError(f"shape {images.shape} is that of one colour picture and would be taken for "
+            f"{len(images)} gray ones: write images[None]")
+
 # %% ../nbs/05_data.ipynb #to-model
 def to_model(
     images: np.ndarray | list | Pictures,
@@ -257,13 +268,7 @@ def to_model(
     if len(images) == 0: raise ValueError("there are no images")
     if not isinstance(images, np.ndarray):
         return torch.cat([to_model(np.asarray(image)[None], size, channels) for image in images])
-    good = images.dtype == np.uint8 and (images.ndim == 3 or images.ndim == 4 and images.shape[3] == 3)
-    if not good or images.size == 0:
-        raise ValueError("images are uint8 of shape (N, H, W) or (N, H, W, 3), "
-            f"not {images.dtype} of shape {images.shape}")
-    if images.ndim == 3 and images.shape[2] in (3, 4) and images.shape[1] != images.shape[2]:
-        raise ValueError(f"shape {images.shape} is that of one colour picture and would be taken for "
-            f"{len(images)} gray ones: write images[None]")
+    _check_levels(images)
     (height, width), side = images.shape[1:3], min(images.shape[1:3])
     top, left = (height - side) // 2, (width - side) // 2
     images = images[:, top : top + side, left : left + side]

@@ -111,20 +111,12 @@ def check_replaceable(
         raise ValueError(f"{folder} is the working folder, or holds it, or is a mount point: "
                          "name a folder in it")
     check_target(_beside(place, ".tmp"), folder=True)
-    def is_mark(file):
-        return file.is_file() and (file.name != "meta.json" or b'"arrays"' in file.read_bytes())
+    def is_mark(m): return m.is_file() and (m.name != "meta.json" or b'"arrays"' in m.read_bytes())
     if place.exists() and any(place.iterdir()) and not any(is_mark(place / mark) for mark in marks):
         raise FileExistsError(f"{folder} is a folder that holds other things than lmd's (it has no "
                               f"{' or '.join(marks)} of lmd): name another place, or move it away")
 
 # %% ../nbs/02_files.ipynb #replace-folder
-def _carry_over(old, folder, ours):
-    for path in sorted(old.rglob("*")):
-        name, place = path.relative_to(old).as_posix(), folder / path.relative_to(old)
-        if path.is_dir() and not path.is_symlink() or name in ours or os.path.lexists(place): continue
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, place)
-
 def replace_folder(
     new: str|Path, # the finished folder, on the same disk; it is gone afterwards
     folder: str|Path, # where it is to stand
@@ -139,7 +131,11 @@ def replace_folder(
     os.replace(folder, old)
     try: os.replace(new, folder)
     except OSError: os.replace(old, folder); raise
-    _carry_over(old, folder, ours)
+    for path in sorted(old.rglob("*")):
+        name, place = path.relative_to(old).as_posix(), folder / path.relative_to(old)
+        if path.is_dir() and not path.is_symlink() or name in ours or os.path.lexists(place): continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, place)
     shutil.rmtree(old)
 
 # %% ../nbs/02_files.ipynb #lock
