@@ -166,7 +166,6 @@ def _task(detector, images, index):
     x = to_model(images[index], detector.size, detector.channels).numpy()
     return x, images.keys(index).numpy(), index, time.perf_counter() - began
 
-# %% ../nbs/30_scoring.ipynb #scorer
 class _Scorer:
     "A detector at work, in this process or another"
     def __init__(self, detector, wanted): # `wanted`: arguments of `Denoiser.compiled`, or None
@@ -280,16 +279,19 @@ def _check_place(out, images, model, setting):
     "Raise ValueError or OSError where `out` cannot be written, or holds what another run has made"
     check_target(out)
     if not Path(out).exists(): return
-    try: about = read_metadata(out); old = make_setting(dict(about['setting'], method=about['method']))
-    except (ValueError, KeyError, TypeError):
+    try: about = read_metadata(out)
+    except ValueError:
         if b'"fingerprint"' in Path(out).read_bytes(): return          # a score file that is damaged
         raise FileExistsError(f"{out} is no score file of lmd: move it away, or name another place") from None
-    was = {'source': about.get('source'), 'split': about.get('split'), 'model': about.get('model')}
-    now = {'source': images.name, 'split': images.split, 'model': model_name(model)}
+    try: old = make_setting(dict(about['setting'], method=about['method']))
+    except (ValueError, KeyError, TypeError) as e:
+        raise FileExistsError(f"{out} has a setting that is unknown here: {e}; name another place") from None
+    was = {key: about.get(key) for key in ('method', 'source', 'split', 'model')}
+    now = dict(method=setting.method, source=images.name, split=images.split, model=model_name(model))
     was, now = was | asdict(replace(old, n=None)), now | asdict(replace(setting, n=None))
     if was != now:
         other = ', '.join(f'{key} {was.get(key)}' for key in was if was[key] != now.get(key))
-        raise FileExistsError(f"{out} holds scores of another run ({other or about['method']:.200}): "
+        raise FileExistsError(f"{out} holds scores of another run ({other:.200}): "
                               "delete it, or name another place")
 
 # %% ../nbs/30_scoring.ipynb #score-set
@@ -367,18 +369,16 @@ def _take_locks(locks, folder, out, images, model, setting):
     if isinstance(images.array, Pictures) and n < N:
         _log.warning(f'{images.name}: {n} of {N} pictures are scored, as the setting says (n)')
 
-# %% ../nbs/30_scoring.ipynb #score-into
 def _score_into(out, folder, detector, images, model, setting, batch, shard, state, say, ways):
     "Score what is missing, and put the shards together"
     identity = run_fingerprint(model, images, setting)
     files = shard_files(folder, setting.indices(images), shard)
-    todo = [path for path, index in files.items() if read_shard(path, identity, index) is None]
-    n = sum(len(files[path]) for path in todo)
+    todo = {path: index for path, index in files.items() if read_shard(path, identity, index) is None}
+    n = sum(map(len, todo.values()))
     cost = [estimate(detector, n) if state.is_main_process else None]
     if state.is_main_process: say(*cost)
     processes, compiled = ways(*broadcast_object_list(cost), n)
-    _score_shards(detector, images, {path: files[path] for path in todo}, identity, batch, state, processes,
-                  compiled)
+    _score_shards(detector, images, todo, identity, batch, state, processes, compiled)
     if state.is_main_process:
         about = score_metadata(images, model, setting)
         merge_shards(list(files), out, **about, processes=state.num_processes*processes)
