@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['Batch', 'pixel_keys', 'source_batches', 'stream_batches', 'centre_square', 'tile_squares', 'Journal', 'run_folder',
-           'Measuring', 'judge_squares', 'cut_batches', 'judge', 'save_map', 'csv_line', 'detect_lines', 'detect',
-           'hopeless']
+           'Measuring', 'judge_squares', 'cut_batches', 'judge', 'csv_line', 'detect_lines', 'detect', 'hopeless']
 
 # %% ../nbs/41_detecting.ipynb #imports
-import hashlib, json, re, zlib
+import hashlib, json, zlib
 from collections import deque
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,19 +18,18 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from tqdm.auto import tqdm
 
-from .files import lock, replace_files
+from .files import check_target, lock
 from .pictures import Pictures, pixel_key, printable, read_picture
 from .data import Images, to_model
 from .machine import map_processes
 from .batches import choose_processes
 from .scoring import estimate, image_batches
 from .outliers import image_names, load_split, parse_source
-from .maps import expectation, map_panels, paints_twice
+from .maps import expectation, map_panels, paints_twice, save_map
 from .calibration import CalibratedDetector
-from .run_report import RunReport, write_run_report
+from .run_report import is_run_report, RunReport, write_run_report
 
 # %% ../nbs/41_detecting.ipynb #batch
 @dataclass
@@ -71,7 +69,6 @@ def _picture_batch(paths, read, skip_unreadable, say):
             found = []
     if found: yield _together(found)
 
-# %% ../nbs/41_detecting.ipynb #together
 def _together(found):
     "A batch of paths and pictures"
     paths, pictures = zip(*found)
@@ -166,7 +163,6 @@ def run_folder(
     for name in sorted(arrays): md5.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
     return Path(work)/f'detect-{md5.hexdigest()[:16]}'
 
-# %% ../nbs/41_detecting.ipynb #open-journal
 @contextmanager
 def _journal(folder):
     "The journal of a run, locked; it is removed when the block ends without an error"
@@ -284,23 +280,6 @@ def _thumbnail(picture, most=512):
     small.thumbnail((most, most))
     return small
 
-# %% ../nbs/41_detecting.ipynb #save-map
-def save_map(
-    panels: Image.Image, # of `map_panels`
-    folder: str|Path, # for the maps
-    place: int, # of the picture in the run
-    name: str, # of the picture
-    score: float, # its score
-    p_value: float, # its p-value
-) -> Path: # of the PNG file
-    "Write a map, in one piece."
-    stem = re.sub(r'[^A-Za-z0-9.-]+', '_', Path(name).stem)[:80]
-    path, about = Path(folder)/f'{place:06d}-{stem}.png', PngInfo()
-    for key, value in (('picture', name), ('score', f'{score:.4f}'), ('p-value', f'{p_value:.4f}')):
-        about.add_itxt(key, value.encode('utf-8', 'backslashreplace').decode())
-    replace_files({path: lambda file: panels.save(file, 'PNG', pnginfo=about, compress_level=1)})
-    return path
-
 # %% ../nbs/41_detecting.ipynb #csv-line
 def csv_line(
     name: str, # of the picture
@@ -312,7 +291,6 @@ def csv_line(
     quoted = name.replace('"', '""')
     return f'"{quoted}",{score:.4f},{p_value:.4f},{int(p_value <= fpr)}'
 
-# %% ../nbs/41_detecting.ipynb #inspected
 def _inspected(detector, explained, maps):
     "Whether maps are drawn, which a report would like to have and a folder must"
     possible = paints_twice(detector)
@@ -375,6 +353,7 @@ def detect(
     **options, # `maps` of `detect_lines`; `tiled` and `side` of `cut_batches`
 ): # yields lines of csv
     "Judge pictures and write the page; raises as `load_split` and `detect_lines`."
+    if page: check_target(page, ours=is_run_report)
     options, detector = options | {'explained': bool(page)}, report.calibrated.detector
     if source == '-': yield from detect_lines(report, stream_batches(lines, skip_unreadable, say), **options)
     else:

@@ -52,6 +52,7 @@ def _check_place(path, wanted):
 def check_target(
     path: str|Path, # where something is to be written
     folder: bool = False, # whether it is a folder; otherwise it is a file
+    ours: Callable = lambda path: True, # says of a file that is there whether lmd wrote it
 ):
     "Raise OSError or ValueError, with a sentence, unless `path` can be written: a new name, or its like."
     text, wanted = os.fspath(path), "a folder" if folder else "a file"
@@ -62,6 +63,8 @@ def check_target(
     except OSError as error:
         if error.errno is None: raise
         raise type(error)(f"{path} cannot be written: {error.strerror}") from None
+    if not folder and os.path.lexists(path) and not ours(Path(path)):
+        raise FileExistsError(f"{path} is a file that lmd did not write: move it away, or name another place")
 
 # %% ../nbs/02_files.ipynb #beside
 def _beside(path, ending):
@@ -216,7 +219,6 @@ def round_bits(
 COMPACT = dict(compression='brotli', compression_level=11, use_dictionary=False, use_byte_stream_split=True,
                write_statistics=False, store_schema=False, write_page_checksum=True) # how Parquet is written
 
-# %% ../nbs/02_files.ipynb #digest
 class _Digest:
     "md5 of a table's values, the same however the table is cut into parts."
     def __init__(self, schema): self.schema, self.columns = schema, [hashlib.md5() for _ in schema]
@@ -362,7 +364,6 @@ def _first_bytes(file, n, path):
     replace_files({path: lambda temporary: temporary.write_bytes(data)})
     return path
 
-# %% ../nbs/02_files.ipynb #extract
 def _extract(file, archive, path):
     part = path.with_name(path.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)

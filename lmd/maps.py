@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['squared_error_map', 'smoothed', 'anomaly_map', 'paints_twice', 'expectation', 'explain', 'stitch', 'map_panels',
-           'reconstructions', 'reconstruct_sets']
+           'save_map', 'reconstructions', 'reconstruct_sets']
 
 # %% ../nbs/37_maps.ipynb #imports
+import re, zipfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
 
 from .random import Randomness
-from .files import write_npz
+from .files import check_target, replace_files, write_npz
 from .data import Images, to_model, to_uint8
 from .plots import draw_image
 from .detector import LMD
@@ -189,6 +191,30 @@ def _scaled(place, scale, shape):
     side = max(min(round(place[2]*scale), *shape), 1)
     return *(min(round(at*scale), most - side) for at, most in zip(place, shape)), side
 
+# %% ../nbs/37_maps.ipynb #save-map
+def _is_map(path):
+    "Whether a file is a map that `save_map` wrote"
+    try:
+        with Image.open(path) as image: return {'picture', 'score', 'p-value'} <= set(image.info)
+    except Exception: return False         # a damaged picture raises many types
+
+def save_map(
+    panels: Image.Image, # of `map_panels`
+    folder: str|Path, # for the maps
+    place: int, # of the picture in the run
+    name: str, # of the picture
+    score: float, # its score
+    p_value: float, # its p-value
+) -> Path: # of the PNG file
+    "Write a map, in one piece; raises FileExistsError at a picture of another's."
+    stem = re.sub(r'[^A-Za-z0-9.-]+', '_', Path(name).stem)[:80]
+    path, about = Path(folder)/f'{place:06d}-{stem}.png', PngInfo()
+    for key, value in (('picture', name), ('score', f'{score:.4f}'), ('p-value', f'{p_value:.4f}')):
+        about.add_itxt(key, value.encode('utf-8', 'backslashreplace').decode())
+    check_target(path, ours=_is_map)
+    replace_files({path: lambda file: panels.save(file, 'PNG', pnginfo=about, compress_level=1)})
+    return path
+
 # %% ../nbs/37_maps.ipynb #reconstructions
 def reconstructions(
     detector, # of `Setting.detector`: of LMD, or of another method that paints
@@ -223,16 +249,24 @@ def reconstruct_sets(
     batch: int=250, # (image, attempt) pairs per network evaluation
     skip_unreadable: bool=False, # leave unreadable pictures out
 ) -> dict: # path of each file that was written -> `Images` of the source
-    "Keep the pictures behind a few scores; raises ValueError on an unknown erosion or two files of one name."
+    "Keep the pictures behind a few scores; raises ValueError on an unknown erosion, OSError at other files"
     _check_erosions(settings, erosions)
+    files, made = _files(sources, split, Path(out)), {}
+    for path in files: check_target(path, ours=_has_originals)
     detector = settings.detector(model, device, batch, root)
-    made = {}
-    for path, (source, part) in _files(sources, split, Path(out)).items():
+    for path, (source, part) in files.items():
         images = made[path] = load_split(source, part, root=root, skip_unreadable=skip_unreadable)
         write_npz(path, **reconstructions(detector, images, settings.indices(images)[:n], erosions))
     return made
 
 # %% ../nbs/37_maps.ipynb #reconstruct-files
+def _has_originals(path):
+    "Whether a file is an archive that `reconstruct_sets` may replace, since it was written there"
+    try:
+        with zipfile.ZipFile(path) as archive: names, md5 = archive.namelist(), archive.comment
+    except Exception: return False         # a damaged zip raises many types
+    return {'image.npy', 'original.npy'} <= set(names) and len(md5) == 32
+
 def _check_erosions(settings, erosions):
     known = getattr(settings, 'erosions', ())
     if absent := [name for name in erosions if name not in known]:

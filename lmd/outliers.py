@@ -165,13 +165,21 @@ def image_names(
     return [f'{images.name} {i}' for i in range(len(images))]
 
 # %% ../nbs/31_outliers.ipynb #save-readable
+def _is_readable(path, table):
+    "Whether a csv has a column for each quantity of a score file; not where that file cannot be read"
+    try: columns = read_scores(table).columns.drop(['image', 'attempt'], errors='ignore')
+    except (ValueError, OSError): return False
+    with open(path, 'rb') as file: first = file.readline(10_000)
+    return first.rstrip() == ','.join(['image', *columns]).encode()
+
 def save_readable(
     table: str|Path, # a score file
     images: Images, # that it was made of
     setting: AnySetting, # that it was made with
     out: str|Path, # the csv file to write
 ):
-    "Write a line an image with each quantity, aggregated over the attempts, to six significant digits"
+    "Write a line an image with each quantity, to six digits; raises FileExistsError at a csv of another's"
+    check_target(out, ours=lambda path: _is_readable(path, table))
     frame, names = read_scores(table), image_names(images)
     columns = frame.columns.drop(['image', 'attempt'])
     each = pd.DataFrame({c: aggregate_scores(frame, c, setting.aggregate) for c in columns})
@@ -194,6 +202,11 @@ def score_paths(
     return paths
 
 # %% ../nbs/31_outliers.ipynb #strangers
+def _check_place(path):
+    "Raise OSError or ValueError where a score file, or a csv and the score file beside it, cannot be written"
+    check_target(table := path.with_suffix('.parquet'))
+    if path != table: check_target(path, ours=lambda path: _is_readable(path, table))
+
 def _name_strangers(folder, paths):
     "Name the score files in a folder that are not among the paths"
     for path in sorted(set(Path(folder).glob('*.parquet')) - set(paths)):
@@ -217,7 +230,7 @@ def score_sets(
 ) -> dict: # path -> Images, in the order of the sources; in processes other than the main one {}
     "Score each source that has no complete file yet; raises ValueError and FileNotFoundError as `load_split`"
     state, scored, paths = join_processes(device), {}, score_paths(sources, out, split)
-    for file in [f for path in paths for f in (path, path.with_suffix('.parquet'))]: check_target(file)
+    for path in paths: _check_place(path)
     for source, path in zip(sources, paths):
         images = load_split(*parse_source(source, split), root=root, skip_unreadable=skip_unreadable)
         if not is_scored(table := path.with_suffix('.parquet'), images, model, setting):

@@ -75,8 +75,7 @@ def in_domain_images(
     root: str|Path|None, # folder of the data sets, or of the folder of pictures
 ) -> torch.Tensor: # (n, C, S, S) float32 in [-1, 1], as the model takes them
     "Images that a detector is fitted on; raises ValueError where they are not those of the checkpoint"
-    if root is None: raise ValueError('this method is fitted on in-domain images: '
-                                      'name the folder of the data sets with root')
+    if root is None: raise ValueError('this method is fitted on images: name the folder of the sets, root')
     path = Path(model)/'lmd.json'
     try: about = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
     except ValueError as e: raise ValueError(f'{path} is damaged: {e}') from None
@@ -291,8 +290,10 @@ def _check_place(out, images, model, setting):
     was, now = was | asdict(replace(old, n=None)), now | asdict(replace(setting, n=None))
     if was != now:
         other = ', '.join(f'{key} {was.get(key)}' for key in was if was[key] != now.get(key))
-        raise FileExistsError(f"{out} holds scores of another run ({other:.200}): "
-                              "delete it, or name another place")
+        raise FileExistsError(f"{out} has scores of another run ({other:.99}): move it or name another place")
+    n, same = len(setting.indices(images)), (checkpoint_fingerprint(model), images.md5)
+    if (about.get('weights'), about.get('data')) == same and about.get('n', 0) > n:
+        raise FileExistsError(f"{out} has {about['n']} images of this run, not {n}: name another --out")
 
 # %% ../nbs/30_scoring.ipynb #score-set
 def score_set(
@@ -379,9 +380,8 @@ def _score_into(out, folder, detector, images, model, setting, batch, shard, sta
     if state.is_main_process: say(*cost)
     processes, compiled = ways(*broadcast_object_list(cost), n)
     _score_shards(detector, images, todo, identity, batch, state, processes, compiled)
-    if state.is_main_process:
-        about = score_metadata(images, model, setting)
-        merge_shards(list(files), out, **about, processes=state.num_processes*processes)
+    if state.is_main_process: merge_shards(list(files), out, **score_metadata(images, model, setting),
+                                           processes=state.num_processes*processes)
 
 # %% ../nbs/30_scoring.ipynb #score-shards
 def _score_shards(detector, images, files, identity, batch, state, processes, compiled):

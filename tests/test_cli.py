@@ -117,6 +117,29 @@ def test_a_folder_of_the_user_is_kept(lmd, tmp_path):
     assert not Path("runs/mine").exists()
 
 
+@pytest.mark.parametrize("name,command", {
+    "mine.csv": ("score", "digits", "--out"),
+    "mine.npz": ("reconstruct", "digits", "--out"),
+    "mine.html": ("detect", "./pictures", "--report")}.items())
+def test_a_file_of_the_user_is_kept(lmd, model, calibrated, tmp_path, name, command):
+    "A second run replaces what the first has written, and nothing else"
+    options = {"detect": calibrated}.get(command[0], ("--model", model, *QUICKLY))
+    run = command[0], command[1], *options, command[-1]
+    for _ in range(2): lmd(*run, tmp_path / f"new{Path(name).suffix}")
+    for text in ("a diary", "image,mse,label\n1,2,cat\n", "<html></html>", ""):
+        (tmp_path / name).write_text(text)
+        assert "is a file that lmd did not write" in message(lmd(*run, tmp_path / name, code=1))
+        assert (tmp_path / name).read_text() == text
+
+
+def test_a_score_file_is_kept(lmd, model):
+    score = "score", "letters", "--model", model, *QUICKLY, "--out", "kept.parquet", "--set"
+    for n in (20, 30): lmd(*score, f"n={n}")
+    before = Path("kept.parquet").read_bytes()
+    assert "has 30 images of this run, not 20" in message(lmd(*score, "n=20", code=1))
+    assert Path("kept.parquet").read_bytes() == before
+
+
 # ---- settings
 
 def test_settings_are_listed_and_shown(lmd):
