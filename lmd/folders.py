@@ -17,7 +17,7 @@ from .pictures import Pictures, printable, read_all, search_folder
 from .data import Images
 
 # %% ../nbs/39_folders.ipynb #part-folders
-_places = {'train': ('train/good', 'good', 'train'), 'test': ('test/good',), 'bad': ('bad', 'test/bad'),
+_places = {'train': ('train/good', 'good', 'train'), 'test': ('test/good',), 'bad': ('bad',),
            'val': ('validation/good', 'val/good', 'validation', 'val')}
 
 def part_folders(
@@ -28,10 +28,10 @@ def part_folders(
     if not folder.is_dir(): raise FileNotFoundError(f'there is no folder {shown}')
     found = {part: [folder/name for name in names if (folder/name).is_dir()][:1]
              for part, names in _places.items()}
-    labelled = found['test'] or found['train'] and found['train'][0].name == 'good'
+    labelled = any((folder/name).is_dir() for name in ('train/good', 'good', 'test/good', 'test/bad'))
     if labelled and (folder/'test').is_dir():
         others = [p for p in sorted((folder/'test').iterdir()) if p.is_dir() and p.name[0] not in '._']
-        found['bad'] = found['bad'] or [p for p in others if p.name != 'good']
+        found['bad'] += [p for p in others if p.name != 'good']
     if not found['train'] and (other := [p for places in found.values() for p in places]):
         raise ValueError(f'{shown} has a folder {other[0].relative_to(folder)}, but none of good pictures: '
                          f'put those into {shown}/good')
