@@ -87,6 +87,15 @@ def _read_part(folders, seen, skip_unreadable, skipped, say):
     return Pictures(paths, md5s, keys)[np.array(rows, int)]
 
 # %% ../nbs/39_folders.ipynb #as-images
+def _check_labels(parts):
+    "Raise ValueError, with their names, where pictures are among the good ones and among the bad ones"
+    good = {key: path for part in ('train', 'val', 'test')
+            for key, path in zip(parts[part].keys(), parts[part].paths)}
+    both = [f'{printable(path)} and {printable(good[key])}'
+            for key, path in zip(parts['bad'].keys(), parts['bad'].paths) if key in good]
+    if both: raise ValueError(f"{len(both)} pictures are good and bad: {'; '.join(both[:5])}"
+                              f"{'; ...'*(len(both) > 5)}: keep each of them in one folder")
+
 def _as_images(pictures, folder, name, split):
     "Pictures as a split of the folder; their md5 is that of their names and files"
     names = [os.path.relpath(path, folder) for path in pictures.paths]
@@ -109,11 +118,12 @@ def split_pictures(
     skip_unreadable: bool = False, # leave out pictures that cannot be read
     say = lambda line: None, # called with what each folder holds
 ) -> tuple: # part -> `Images` of 'train', 'val', and perhaps 'test' and 'bad'; unreadable pictures
-    "Divide the pictures of a folder; raises ValueError as `part_folders` or `part_sizes`"
+    "Divide the pictures of a folder; raises ValueError as `part_folders`, `part_sizes`, or on two labels"
     own, seen, skipped = part_folders(folder), set(), []
     if not own['bad']: own['test'] = []
     parts = {part: _read_part(own[part], set() if part == 'bad' else seen, skip_unreadable, skipped, say)
              for part in ('train', 'val', 'test', 'bad')}
+    _check_labels(parts)
     _check_own(parts, own, fpr, most)
     taken = tuple(part for part in ('val', 'test') if not own[part] and (part == 'val' or own['bad']))
     sizes, good = part_sizes(len(parts['train']), fpr, taken, most), parts['train']
