@@ -26,7 +26,7 @@ from .data import Images, to_model
 from .machine import map_processes
 from .batches import choose_processes
 from .scoring import estimate, image_batches
-from .outliers import image_names, load_split, parse_source
+from .outliers import image_names, load_split, name_strangers, parse_source
 from .maps import expectation, map_panels, paints_twice, save_map
 from .calibration import CalibratedDetector
 from .run_report import is_run_report, RunReport, write_run_report
@@ -262,7 +262,7 @@ def judge(
         score, place, draw = float(scores[rows].max()), len(report.names), lambda: None
         if inspected: draw = _drawing(picture, squares, mapped, rows)
         p = report.add(name, score, _thumbnail(picture), draw, len(squares), link)
-        if maps and p <= report.fpr: save_map(draw(), maps, place, name, score, p)
+        if maps and p <= report.fpr: report.maps.append(save_map(draw(), maps, place, name, score, p))
         yield name, score, p
 
 # %% ../nbs/41_detecting.ipynb #drawing
@@ -324,6 +324,7 @@ def detect_lines(
             for verdict in judge(report, batch, places, *judged, inspected, maps):
                 yield csv_line(*verdict, report.fpr)
             bar.update(len(batch.names))
+    if maps: name_strangers(maps, report.maps, '[0-9]'*6 + '*.png', 'a map of this run')
 
 # %% ../nbs/41_detecting.ipynb #processes
 def _processes(detector, n, batch, asked):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LETTERS', 'synthetic_outliers', 'flipped', 'shuffled', 'blended', 'lettered', 'load_split', 'parse_source',
-           'source_name', 'image_names', 'save_readable', 'score_paths', 'score_sets', 'file_setting',
+           'source_name', 'image_names', 'save_readable', 'score_paths', 'name_strangers', 'score_sets', 'file_setting',
            'evaluate_scores', 'score_drift', 'verify_scores']
 
 # %% ../nbs/31_outliers.ipynb #imports
@@ -207,10 +207,16 @@ def _check_place(path):
     check_target(table := path.with_suffix('.parquet'))
     if path != table: check_target(path, ours=lambda path: _is_readable(path, table))
 
-def _name_strangers(folder, paths):
-    "Name the score files in a folder that are not among the paths"
-    for path in sorted(set(Path(folder).glob('*.parquet')) - set(paths)):
-        _log.warning(f'{path} is not among the sources; delete it if it is no longer wanted')
+def name_strangers(
+    folder: str|Path, # that a run has written into
+    paths: list, # the files that are of this run
+    pattern: str = '*.parquet', # of the names of such files
+    where: str = 'among the sources', # what a stranger is not
+):
+    "Warn of the files in a folder that are like those of a run, but none of them"
+    strangers = sorted(set(Path(folder).glob(pattern)) - set(paths))
+    for path in strangers[:5]: _log.warning(f'{path} is not {where}; delete it if it is no longer wanted')
+    if more := strangers[5:]: _log.warning(f'neither are {len(more)} others in {folder}')
 
 # %% ../nbs/31_outliers.ipynb #score-sets
 def score_sets(
@@ -244,7 +250,7 @@ def _finished(scored, out, setting):
     "What the main process does when all sources are scored"
     for path, images in scored.items():
         if path.suffix == '.csv': save_readable(path.with_suffix('.parquet'), images, setting, path)
-    if Path(out) not in scored: _name_strangers(out, scored)
+    if Path(out) not in scored: name_strangers(out, scored)
     return scored
 
 # %% ../nbs/31_outliers.ipynb #score-of

@@ -58,6 +58,7 @@ class RunReport:
         self.threshold = flag_threshold(calibrated.calibration_scores(), fpr)
         self.names, self.scores, self.p_values, self.squares, self.skipped = [], [], [], [], []
         self.flagged, self.ends = [], ([], [])
+        self.maps = [] # paths of the maps that were written
         self.notes = [] # sentences that the page begins with, such as a warning of a poor model
 
 # %% ../nbs/40_run_report.ipynb #picture-p-values
