@@ -306,6 +306,8 @@ def evaluate_scores(
         for key in ('weights', 'method', 'setting'):
             if other[key] != about[key]:
                 raise ValueError(f'{path} and {in_domain} were not scored with the same {key}')
+        if (other.get('networks') or {}) != (about.get('networks') or {}):
+            raise ValueError(f'{path} and {in_domain} were not scored with the same pretrained networks')
         pair = (_score_of(p, column, aggregate) for p in (in_domain, path))
         rows.append({'out-of-domain': other['source'], **evaluate(*pair)})
     return (f"in-domain {about['source']}, {column}, {aggregate} of {frame['attempt'].nunique()} attempts, "
@@ -326,13 +328,15 @@ def score_drift(
     return pd.DataFrame(rows)
 
 # %% ../nbs/31_outliers.ipynb #opened-again
-def _opened_again(about, path, model, root):
-    "The images of a score file; raises ValueError where data or weights are others than then"
+def _opened_again(about, setting, path, model, root):
+    "The images of a score file; raises ValueError where data, weights or networks are others than then"
     images = load_split(about['source'], about['split'], root=root)
     if images.md5 != about['data']:
         raise ValueError(f"{path} was scored on other images: md5 {about['data']}, here {images.md5}")
     if checkpoint_fingerprint(model) != about['weights']:
         raise ValueError(f"{path} was scored with other weights than those in {model}")
+    if about.get('networks') not in (None, setting.networks()):
+        raise ValueError(f"{path} was scored with other pretrained networks than those of this version")
     return images
 
 # %% ../nbs/31_outliers.ipynb #verify-scores
@@ -353,7 +357,7 @@ def verify_scores(
     (about, setting), old = file_setting(path), read_scores(path)
     hub = about['model'].startswith('hub:')
     model = model_folder(about['model']) if hub else Path(models)/about['model']
-    images = _opened_again(about, path, model, root)
+    images = _opened_again(about, setting, path, model, root)
     every, few = old['image'].unique(), max(int(nfe/max(about['nfe'], 1)), 4)
     if min(n, len(every)) < 2: raise ValueError(f'{path}: a drift is told by at least two images')
     index = every[random_indices(len(every), min(n, few))].astype(np.int64)
