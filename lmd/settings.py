@@ -7,7 +7,7 @@ __all__ = ['methods', 'trainings', 'number_formats', 'presets', 'from_entry', 'A
            'make_setting', 'make_training', 'known_entries', 'load_params']
 
 # %% ../nbs/29_settings.ipynb #imports
-import math, re
+import re, sys
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -51,8 +51,8 @@ def from_entry(
         kind, words = _kinds[known[key]]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{key} must be {words}, not {_shown(value)}")
-        if known[key] is float and not math.isfinite(value):
-            raise ValueError(f"{key} must be finite, not {value}")
+        if known[key] is float and not abs(value) <= sys.float_info.max:       # nor is a longer whole number
+            raise ValueError(f"{key} must be finite, not {_shown(value)}")
     made = {tuple: tuple, float: float}
     return cls(**{key: made.get(known[key], lambda v: v)(value) for key, value in entry.items()})
 
@@ -283,7 +283,8 @@ def _read_yaml(text, place):
         loader = _Loader(text)
         if (node := loader.get_single_node()) is None: return None
         _count(node, place, {})
-        return loader.construct_document(node)
+        try: return loader.construct_document(node)
+        except ValueError as e: raise yaml.YAMLError(e) from None         # no such day; a number too long
     except (yaml.YAMLError, RecursionError) as e:
         raise ValueError(f"{place} is not valid YAML: {' '.join(str(e).split()):.300}") from None
     finally: loader and loader.dispose()
