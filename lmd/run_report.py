@@ -21,8 +21,8 @@ from PIL import Image
 
 from .files import check_target, replace_files
 from .plots import plot_histograms, save_picture, set_style
-from .calibration import (
-    benjamini_hochberg, CalibratedDetector, conformal_p_values, flag_threshold, rate_interval)
+from .conformal import benjamini_hochberg, conformal_p_values, flag_threshold, rate_interval
+from .calibration import CalibratedDetector
 
 # %% ../nbs/40_run_report.ipynb #shown
 @dataclass(eq=False)
