@@ -193,7 +193,6 @@ def _named(paths):
         named[method if met.count(method) == 1 else f'{method}-{met.count(method)}'] = path
     return named
 
-# %% ../nbs/35_panel.ipynb #check-alike
 def _check_alike(about, files):
     "Raise ValueError unless the score files are of the same model and images"
     for key in ('weights', 'data', 'split'):
@@ -267,7 +266,6 @@ def _reached(combination, studies):
             reached[f'{model} {kind}'.strip()] = roc_auc(known, combination.score(d))
     return reached
 
-# %% ../nbs/35_panel.ipynb #forward
 def _mean(reached): return float(np.mean(list(reached.values())))
 
 def _forward(groups, studies, nfe, most, gain, make):
@@ -379,6 +377,8 @@ def calibrate_panel(
     measured, index, members, weights = read_panel(named)
     _warn_of_repeated(max(read_metadata(path).get('repeated') or 0 for path in named.values()), len(index))
     quantities = tuple(quantities) or sum(panel_quantities(list(measured), members).values(), ())
+    if unknown := [q for q in quantities if q.removesuffix('/fill') not in measured]:
+        raise ValueError(f"{unknown[0]} was not measured; there are {', '.join(measured)}")
     setting = PanelSetting(members=_needed(members, quantities))
     identity = {'weights': weights, 'method': 'panel', 'setting': json.loads(json.dumps(asdict(setting)))}
     z = PanelZ(quantities, combine=combine, each=each, linear=linear_quantities(quantities, members))
@@ -393,7 +393,7 @@ def calibrate_files(
     quantities: tuple=(), # what is combined; () = as `calibrate_scores` or `calibrate_panel` choose
     seed: int=0, # of which half fits and which calibrates
 ) -> CalibratedDetector: # calibrated, without a network
-    "A file of one method is calibrated alone, others as a panel; raises ValueError as these two do"
-    if len(files) > 1 or read_metadata(files[0]).get('method') == 'panel':
-        return calibrate_panel(files, out, quantities, seed=seed)
-    return calibrate_scores(files[0], out, quantities, seed)
+    "A file of distances is calibrated alone, others as a panel; raises ValueError as these two do"
+    if len(files) == 1 and read_metadata(files[0]).get('method') in LOGGED:
+        return calibrate_scores(files[0], out, quantities, seed)
+    return calibrate_panel(files, out, quantities, seed=seed)
