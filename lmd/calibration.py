@@ -23,8 +23,8 @@ from .settings import AnySetting, make_setting
 from .outliers import file_setting
 from .combination import absolute_and_relative, Combination, combination_from, load_plain, measurements
 from .combination import save_plain, standard_candidates, ZScores
-from .conformal import (benjamini_hochberg, conformal_p_values, DriftAlarm, flag_threshold, flagged_rank,
-                           rate_interval, repeated_splits, seed_spread)
+from .conformal import benjamini_hochberg, conformal_p_values, flag_threshold, flagged_rank
+from .conformal import rate_interval, seed_spread
 
 # %% ../nbs/34_calibration.ipynb #identify
 def identify(
@@ -38,12 +38,7 @@ def identify(
 # %% ../nbs/34_calibration.ipynb #parts
 class _Parts:
     "What a calibrated detector is made of; `CalibratedDetector` describes the arguments"
-    def __init__(self,
-        detector,
-        combination: Combination,
-        identity: dict,
-        seed: int = 0,
-    ):
+    def __init__(self, detector, combination: Combination, identity: dict, seed: int = 0):
         self.detector, self.combination, self.identity, self.seed = detector, combination, identity, seed
         self.calibration, self.spread = None, None
 
@@ -84,9 +79,23 @@ def _p_values(calibrated, images, index, randomised):
         u = Randomness(calibrated.seed, index, torch.zeros_like(index), stream=11).uniform(0).double().numpy()
     return conformal_p_values(calibration, calibrated.score(images, index), u)
 
+# %% ../nbs/34_calibration.ipynb #check-calibration-place
+def _check_place(out):
+    "Raise ValueError or OSError where a calibration cannot be written, or would change anything else"
+    for path in (places := [Path(f'{out}{suffix}') for suffix in ('.json', '.safetensors')]): check_target(path)
+    folder, above = (path := Path(out).absolute()).parent, path.parent.parent
+    own = above if folder.name == 'unet' or (above/'lmd.json').exists() else folder
+    inside = any((folder/name).exists() for name in ('lmd.json', 'unet', 'config.json'))
+    if inside and path not in [own/name for name in CALIBRATIONS]:
+        raise ValueError(f'{out} lies in the folder of a checkpoint, whose files are its identity: '
+                         f"choose another place, or {own/'calibration'}")
+    if (there := [p for p in places if p.exists()]) and b'"arrays_md5"' not in there[0].read_bytes():
+        raise FileExistsError(f'{there[0]} is no calibration of lmd: move it away, or name another place')
+
 # %% ../nbs/34_calibration.ipynb #save
 def _save(calibrated, path):
     "Write the two files of `CalibratedDetector.save`"
+    _check_place(path)
     about, arrays = calibrated.combination.state()
     known = {name: getattr(calibrated, name) for name in ('identity', 'seed', 'spread')}
     save_plain(path, known | {'combination': about}, {**arrays, 'calibration': _known_scores(calibrated)})
@@ -272,7 +281,9 @@ class CalibratedDetector(_Parts):
         Raises
         ------
         ValueError
-            Before `calibrate`.
+            Before `calibrate`, or where a checkpoint's own files would change.
+        FileExistsError
+            Where a file stands there that is no calibration.
         """
         _save(self, path)
 
@@ -347,17 +358,6 @@ def open_calibrated(
     detector = setting.detector(model, device, batch, root)
     return CalibratedDetector.load(path, detector, identify(model, setting))
 
-# %% ../nbs/34_calibration.ipynb #check-calibration-place
-def _check_place(out):
-    "Raise ValueError or OSError where a calibration cannot be written, or would change a checkpoint"
-    for suffix in ('.json', '.safetensors'): check_target(f'{out}{suffix}')
-    folder, above = (path := Path(out).absolute()).parent, path.parent.parent
-    own = above if folder.name == 'unet' or (above/'lmd.json').exists() else folder
-    inside = any((folder/name).exists() for name in ('lmd.json', 'unet', 'config.json'))
-    if inside and path not in [own/name for name in CALIBRATIONS]:
-        raise ValueError(f'{out} lies in the folder of a checkpoint, whose files are its identity: '
-                         f"choose another place, or {own/'calibration'}")
-
 # %% ../nbs/34_calibration.ipynb #calibrate-scores
 def calibrate_scores(
     scores: str|Path, # score file of in-domain images that its model was not trained on
@@ -365,8 +365,7 @@ def calibrate_scores(
     quantities: tuple=(), # what is combined, see `ZScores`; () = all distances, absolute and relative
     seed: int=0, # of which half fits and which calibrates
 ) -> CalibratedDetector: # calibrated, without a network
-    "Calibrate on a score file; raises ValueError on a checkpoint's own files, or as `calibrate_measured`"
-    _check_place(out)
+    "Calibrate on a score file; raises as `save` and `calibrate_measured`"
     (about, setting), (measured, index) = file_setting(scores), measurements(read_scores(scores))
     if repeated := about.get('repeated'): _warn_of_repeated(repeated, len(index))
     quantities = quantities or tuple(sum(absolute_and_relative(list(measured)), []))

@@ -24,7 +24,7 @@ from .evaluation import roc_auc
 from .settings import AnySetting, make_setting, Setting
 from .outliers import source_name
 from .combination import absolute_and_relative, Combination, FLOOR, log_quantity, measurements
-from .calibration import _check_place, _warn_of_repeated, calibrate_scores, CalibratedDetector
+from .calibration import _warn_of_repeated, calibrate_scores, CalibratedDetector
 
 # %% ../nbs/35_panel.ipynb #one
 LOGGED = ('lmd', 'features', 'repairing', 'super-resolution') # methods that measure distances, at least 0
@@ -372,7 +372,6 @@ def calibrate_panel(
     seed: int=0, # of which half fits and which calibrates
 ) -> CalibratedDetector: # calibrated, without a network
     "Calibrate score files as one detector; raises ValueError as `read_panel`, `PanelZ` and `fit`"
-    _check_place(out)
     named = files if isinstance(files, dict) else _named(files)
     measured, index, members, weights = read_panel(named)
     _warn_of_repeated(max(read_metadata(path).get('repeated') or 0 for path in named.values()), len(index))

@@ -376,6 +376,8 @@ def test_calibrate(lmd, calibrated, model):
         said = message(lmd(*calibrate, model / name, code=1))
         assert "choose another place" in said and f"{model}/calibration" in said
     assert {p: p.read_bytes() for p in model.rglob("*") if p.is_file()} == files
+    Path("package.json").write_text("{}")
+    assert "package.json is no calibration" in message(lmd(*calibrate, "package", code=1))
 
 
 def test_detect(lmd, calibrated, model):
