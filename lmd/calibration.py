@@ -30,9 +30,9 @@ from .conformal import rate_interval, seed_spread
 def identify(
     model: str | os.PathLike, # checkpoint folder
     setting: AnySetting, # how it is used
-) -> dict: # weights (md5), method, setting (without n)
+) -> dict: # weights (md5), method, networks (name -> md5), setting (without n)
     "What a calibration belongs to"
-    about = {'weights': checkpoint_fingerprint(model), 'method': setting.method}
+    about = dict(weights=checkpoint_fingerprint(model), method=setting.method, networks=setting.networks())
     return json.loads(json.dumps(about | {'setting': asdict(replace(setting, n=None))}))
 
 # %% ../nbs/34_calibration.ipynb #parts
@@ -82,7 +82,7 @@ def _p_values(calibrated, images, index, randomised):
 # %% ../nbs/34_calibration.ipynb #check-calibration-place
 def _check_place(out):
     "Raise ValueError or OSError where a calibration cannot be written, or would change anything else"
-    for path in (places := [Path(f'{out}{suffix}') for suffix in ('.json', '.safetensors')]): check_target(path)
+    for place in (places := [Path(f'{out}.json'), Path(f'{out}.safetensors')]): check_target(place)
     folder, above = (path := Path(out).absolute()).parent, path.parent.parent
     own = above if folder.name == 'unet' or (above/'lmd.json').exists() else folder
     inside = any((folder/name).exists() for name in ('lmd.json', 'unet', 'config.json'))
@@ -92,7 +92,6 @@ def _check_place(out):
     if (there := [p for p in places if p.exists()]) and b'"arrays_md5"' not in there[0].read_bytes():
         raise FileExistsError(f'{there[0]} is no calibration of lmd: move it away, or name another place')
 
-# %% ../nbs/34_calibration.ipynb #save
 def _save(calibrated, path):
     "Write the two files of `CalibratedDetector.save`"
     _check_place(path)
@@ -107,10 +106,9 @@ def _read_calibration(path):
     missing = {'identity', 'seed', 'combination'} - set(about) | {'calibration'} - set(arrays)
     if missing:
         raise ValueError(f'{path} is not a calibrated detector: it lacks {", ".join(sorted(missing))}')
-    identity = about['identity']
-    kinds = (identity, dict), (about['combination'], dict), (about['seed'], int)
-    good = all(isinstance(value, kind) for value, kind in kinds)
-    if not good or not isinstance(identity.get('setting'), dict):
+    identity = about['identity'] if isinstance(about['identity'], dict) else {}
+    parts = identity.get('setting'), identity.get('networks', {}), about['combination'], about['seed']
+    if not all(map(isinstance, parts, (dict, dict, dict, int))):
         raise ValueError(f'{path}.json is not that of a calibrated detector: identity (with a setting) and '
                          'combination are mappings, seed is a whole number')
     check_scores(arrays['calibration'], f'{path}.safetensors, calibration')
@@ -127,7 +125,10 @@ def _differences(saved, now, prefix=''):
 def _load(cls, path, detector, identity):
     "What `CalibratedDetector.load` returns"
     about, arrays = _read_calibration(path)
-    if different := list(_differences(about['identity'], identity)):
+    saved, networks = about['identity'], identity.get('networks', {})
+    known = networks | saved.get('networks', {})                              # an older file names none
+    saved = saved | {'networks': {name: known[name] for name in networks}}
+    if different := list(_differences(saved, {'networks': {}, **identity})):
         raise ValueError(f'{path} was calibrated for another detector: {"; ".join(different)}. '
                          'Calibrate this one')
     made = cls(detector, combination_from(about['combination'], arrays), identity, about['seed'])
@@ -369,7 +370,7 @@ def calibrate_scores(
     (about, setting), (measured, index) = file_setting(scores), measurements(read_scores(scores))
     if repeated := about.get('repeated'): _warn_of_repeated(repeated, len(index))
     quantities = quantities or tuple(sum(absolute_and_relative(list(measured)), []))
-    identity = {key: about[key] for key in ('weights', 'method', 'setting')}
+    identity = {key: about[key] for key in ('weights', 'method', 'networks', 'setting') if key in about}
     identity['setting'] = identity['setting'] | {'n': None}
     detector = CalibratedDetector(None, ZScores(quantities), identity, seed).calibrate_measured(measured)
     detector.save(out)
