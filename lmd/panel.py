@@ -19,12 +19,11 @@ from scipy.special import log_ndtr
 from tqdm import tqdm
 
 from .files import read_metadata, read_scores
-from .checkpoints import checkpoint_fingerprint
 from .evaluation import roc_auc
 from .settings import AnySetting, make_setting, Setting
 from .outliers import source_name
 from .combination import absolute_and_relative, Combination, FLOOR, log_quantity, measurements
-from .calibration import _warn_of_repeated, calibrate_scores, CalibratedDetector
+from .calibration import _warn_of_repeated, calibrate_scores, CalibratedDetector, identify
 
 # %% ../nbs/35_panel.ipynb #one
 LOGGED = ('lmd', 'features', 'repairing', 'super-resolution') # methods that measure distances, at least 0
@@ -71,7 +70,6 @@ def _linear(measured, quantity):
                                                   'have NaN or infinite scores')
     return x
 
-# %% ../nbs/35_panel.ipynb #panel-score
 @patch(as_prop=True)
 def weights(self: PanelZ) -> np.ndarray: # (F,)
     "What each quantity counts"
@@ -136,19 +134,22 @@ class Panel:
         runs: list, # (detector, its method, member -> columns or None for all)
     ):
         "Raises ValueError where members take different images"
-        self.runs = runs
+        self.runs, self.evaluations = runs, []       # per image a number a run; none if all are known before
         shapes = {(d.size, d.channels) for d, _, _ in runs}
         if len(shapes) > 1: raise ValueError(f'members of a panel take different images: {sorted(shapes)}')
         (self.size, self.channels), = shapes
         self.denoiser = next((d.denoiser for d, *_ in runs if hasattr(d, 'denoiser')), None)
         self.batch = max(d.batch for d, _, _ in runs)
+        self.adaptive = np.isnan(sum(d.nfe for d, *_ in runs))
 
-    @property
-    def nfe(self): return sum(d.nfe for d, _, _ in self.runs)            # network evaluations per image
+    def _each(self):                                                     # evaluations per image of each run
+        return np.mean(self.evaluations, 0).tolist() if self.evaluations else [d.nfe for d, *_ in self.runs]
+
+    nfe = property(lambda self: round(sum(self._each()), 1))             # network evaluations per image
 
     @property
     def passes(self):                                                    # their mean cost in forward passes
-        return sum(d.nfe*getattr(d, 'passes', 1) for d, *_ in self.runs)/self.nfe
+        return np.dot(self._each(), [getattr(d, 'passes', 1) for d, *_ in self.runs]).item()/self.nfe
 
 # %% ../nbs/35_panel.ipynb #measure
 @patch
@@ -157,11 +158,13 @@ def measure(self: Panel,
     index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
 ) -> dict: # 'member:column' -> (N, 1) float32 array
     "Every column of every member; raises ValueError as they do"
-    out = {}
+    out, counted = {}, []
     for detector, method, members in self.runs:
         measured = detector.measure(images, index)
+        counted.append(getattr(detector, 'evaluations', [])[-len(images):] or [detector.nfe]*len(images))
         for name, columns in members.items():
             out |= panel_columns(name, method, {c: measured[c] for c in columns or measured})
+    if self.adaptive: self.evaluations += zip(*counted)
     return out
 
 # %% ../nbs/35_panel.ipynb #setting-detector
@@ -175,13 +178,11 @@ def detector(self: PanelSetting,
     root: str|Path|None=None, # where members that are fitted find the in-domain images
 ) -> Panel:
     "The panel that this setting makes of a checkpoint; raises as its members"
-    key = json.dumps([checkpoint_fingerprint(model), asdict(replace(self, n=None)), str(device), batch,
-                      str(root)])
+    key = json.dumps([identify(model, self), str(device), batch, str(root)])
     if key not in _last:
         runs = tqdm(_runs(self.settings()), 'prepare members', unit='member', disable=None)
-        made = [(s.detector(model, device, batch, root), s.method, m) for s, m in runs]
         _last.clear()
-        _last[key] = Panel(made)
+        _last[key] = Panel([(s.detector(model, device, batch, root), s.method, m) for s, m in runs])
     return _last[key]
 
 # %% ../nbs/35_panel.ipynb #member-names
@@ -258,24 +259,22 @@ def panel_groups(
 
 # %% ../nbs/35_panel.ipynb #reached
 def _reached(combination, studies):
-    "ROC-AUC of every kind of outliers, for each model"
+    "ROC-AUC of every kind of outliers, for each model, and their mean"
     reached = {}
     for model, (fit, inside, outside) in studies.items():
         known = combination.fit(fit).score(inside)
         for kind, d in outside.items():
             reached[f'{model} {kind}'.strip()] = roc_auc(known, combination.score(d))
-    return reached
-
-def _mean(reached): return float(np.mean(list(reached.values())))
+    return {'mean': float(np.mean(list(reached.values()))), **reached}
 
 def _forward(groups, studies, nfe, most, gain, make):
     "The end of a forward selection: names of the groups, and what they reach"
-    chosen, reached = [], {'nothing': 0.}
+    chosen, reached = [], {'mean': 0.}
     while True:
         sizes = {n: _cost([*chosen, n], groups, nfe) for n in groups if n not in chosen}
         tried = {n: _reached(make([*chosen, n]), studies) for n, cost in sizes.items() if cost <= most}
-        best = max(tried, key=lambda n: _mean(tried[n]), default=None)
-        if best is None or _mean(tried[best]) < _mean(reached) + gain: return chosen, reached
+        best = max(tried, key=lambda n: tried[n]['mean'], default=None)
+        if best is None or tried[best]['mean'] < reached['mean'] + gain: return chosen, reached
         chosen, reached = [*chosen, best], tried[best]
 
 def _cost(names, groups, nfe):
@@ -291,7 +290,8 @@ def choose_panel(
     most: float=np.inf, # forward passes that the panel may cost
     gain: float=.002, # least gain of ROC-AUC for which a group is added
 ) -> pd.DataFrame: # best first: combine, each, groups, quantities, nfe, mean, and a column for each kind
-    "The ends of forward selections, one for each way to combine; raises ValueError if all cost too much"
+    "Ends of forward selections, one for each way to combine; raises ValueError if all cost too much"
+    if np.isnan(sum(nfe.values())): raise ValueError(f'every member needs a price, a number: {nfe}')
     def union(names): return tuple(dict.fromkeys(q for n in names for q in groups[n]))
     rows = []
     for combine, each in (('upper', 'member'), ('upper', 'column'), ('fisher', 'member'), ('max', 'column')):
@@ -300,7 +300,7 @@ def choose_panel(
         names, reached = _forward(groups, studies, nfe, most, gain, make)
         if not names: raise ValueError(f'every member costs more than {most} forward passes')
         rows.append(dict(combine=combine, each=each, groups=tuple(names), quantities=union(names),
-                         nfe=_cost(names, groups, nfe), mean=_mean(reached), **reached))
+                         nfe=_cost(names, groups, nfe), **reached))
     return _best_first(pd.DataFrame(rows), gain)
 
 # %% ../nbs/35_panel.ipynb #best-first
@@ -318,11 +318,13 @@ def member_nfe(
     model: str|Path, # checkpoint folder
     root: str|Path|None=None, # where other methods that are fitted find the in-domain images
 ) -> float: # forward passes of the model's network for one image
-    "What a member costs"
+    "What a member costs; raises ValueError where that is not known beforehand"
     if (method := entry.get('method', 'lmd')) == 'features': return 0
     if method in _evaluations: return entry[_evaluations[method]]
     cheap = {'distances': ['mse']} if method == 'lmd' else {}                        # which needs no weights
     detector = make_setting({**entry, **cheap}).detector(model, root=root)
+    if np.isnan(detector.nfe):
+        raise ValueError(f'what {method} costs is not known beforehand: give the member steps')
     return detector.nfe*getattr(detector, 'passes', 1)
 
 # %% ../nbs/35_panel.ipynb #read-panel-study
@@ -339,10 +341,9 @@ def read_panel_study(
                                      for m, f in folders.items()}
     val, index, members, _ = read_panel(files('val', 0))
     made = {kind: read_panel(files(f'val:{kind}', 1)) for kind in kinds}
-    half = np.sort(np.random.default_rng(seed).permutation(index)[:len(index)//2])
-    fitted = np.isin(index, half)
+    fitted = np.isin(index, np.random.default_rng(seed).permutation(index)[:len(index)//2])
     fit, inside = ({q: d[rows] for q, d in val.items()} for rows in (fitted, ~fitted))
-    sources = set.intersection(set(index) - set(half), *(set(own) for _, own, _, _ in made.values()))
+    sources = set.intersection(set(index[~fitted]), *(set(own) for _, own, _, _ in made.values()))
     outside = {kind: {q: d[np.isin(own, list(sources))] for q, d in columns.items()}
                for kind, (columns, own, _, _) in made.items()}
     if not sources: raise ValueError(f'no outlier of {model} is made of an image that is not fitted on')
