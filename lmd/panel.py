@@ -51,10 +51,10 @@ class PanelZ(Combination):
     def __post_init__(self):
         super().__post_init__()
         self.linear = tuple(self.linear)
-        if self.combine not in ('upper', 'max', 'fisher'):
-            raise ValueError(f'no way to combine {self.combine!r}; there are upper, max, fisher')
-        if self.each not in ('column', 'member'):
-            raise ValueError(f"each must be 'column' or 'member', not {self.each!r}")
+        for name, known in dict(combine=('upper', 'max', 'fisher'), each=('column', 'member'),
+                                aggregate=('mean',), polarities=(1,)).items():
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name} of a panel is {' or '.join(map(str, known))}, not {value!r}")
 
     def features(self, measured):
         return np.stack([_linear(measured, q) if q in self.linear else log_quantity(measured, q).mean(1)
