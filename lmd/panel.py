@@ -21,7 +21,7 @@ from tqdm import tqdm
 from .files import read_metadata, read_scores
 from .evaluation import roc_auc
 from .settings import AnySetting, make_setting, Setting
-from .outliers import source_name
+from .outliers import file_setting, source_name
 from .combination import absolute_and_relative, Combination, FLOOR, log_quantity, measurements
 from .calibration import _warn_of_repeated, calibrate_scores, CalibratedDetector, identify
 
@@ -187,17 +187,17 @@ def detector(self: PanelSetting,
 
 # %% ../nbs/35_panel.ipynb #member-names
 def _named(paths):
-    "Member -> path: the method's name, with a number where a method comes again"
-    named, met = {}, []
-    for path in paths:
-        met.append(method := read_metadata(path)['method'])
-        named[method if met.count(method) == 1 else f'{method}-{met.count(method)}'] = path
+    "Member -> path: the method's name, with a number where it comes again; raises as `file_setting`"
+    methods, named = [file_setting(path)[1].method for path in paths], {}
+    for i, (method, path) in enumerate(zip(methods, paths)):
+        named[f'{method}-{again + 1}' if (again := methods[:i].count(method)) else method] = path
     return named
 
 def _check_alike(about, files):
-    "Raise ValueError unless the score files are of the same model and images"
-    for key in ('weights', 'data', 'split'):
-        if len({a.get(key) for a in about.values()}) > 1:
+    "Raise ValueError unless the score files are of the same model and images, and of one network a name"
+    known = [a | a.get('networks', {}) for a in about]
+    for key in ('weights', 'data', 'split', *set().union(*(a.get('networks', {}) for a in about))):
+        if len({a[key] for a in known if key in a}) > 1:
             raise ValueError(f"the score files of a panel differ in {key}: "
                              f"{', '.join(map(str, files.values()))}; score them again alike")
 
@@ -205,20 +205,20 @@ def _check_alike(about, files):
 def read_panel(
     files: dict, # member -> its score file; all of the same images. A panel's own file brings its members
 ) -> tuple: # 'member:column' -> (N, 1) array; indices of the images (N,); member -> entry; the model's md5
-    "Columns of all members for the images that all have; raises ValueError where model or images differ"
-    about = {name: read_metadata(path) for name, path in files.items()}
-    _check_alike(about, files)
+    "Columns of all members for the images that all have; raises ValueError on files that are not alike"
+    opened = {name: file_setting(path) for name, path in files.items()}
+    _check_alike([about for about, _ in opened.values()], files)
     parts, columns, members = {n: measurements(read_scores(path)) for n, path in files.items()}, {}, {}
     index = np.array(sorted(set.intersection(*(set(own.tolist()) for _, own in parts.values()))))
     if not len(index): raise ValueError(f"no image is in all of {', '.join(map(str, files.values()))}")
     for name, (measured, own) in parts.items():
-        method, setting = about[name]['method'], about[name]['setting']
-        held = {c: d[np.searchsorted(own, index)] for c, d in measured.items()}
-        new = setting['members'] if method == 'panel' else {name: {'method': method, **setting}}
+        (about, setting), rows = opened[name], np.searchsorted(own, index)
+        held = {column: d[rows] for column, d in measured.items()}
+        new = setting.settings() if setting.method == 'panel' else {name: setting}
         if again := set(new) & set(members): raise ValueError(f"two members are called {', '.join(again)}")
-        members |= new
-        columns |= held if method == 'panel' else panel_columns(name, method, held)
-    return columns, index, members, next(iter(about.values()))['weights']
+        members |= {member: {'method': s.method, **asdict(s)} for member, s in new.items()}
+        columns |= held if setting.method == 'panel' else panel_columns(name, setting.method, held)
+    return columns, index, members, about['weights']
 
 # %% ../nbs/35_panel.ipynb #quantities
 _speaks = {'features': 'knn', 'complexity': 'ic_best'} # method -> the column that speaks for it
@@ -380,9 +380,10 @@ def calibrate_panel(
     if unknown := [q for q in quantities if q.removesuffix('/fill') not in measured]:
         raise ValueError(f"{unknown[0]} was not measured; there are {', '.join(measured)}")
     setting = PanelSetting(members=_needed(members, quantities))
-    identity = {'weights': weights, 'method': 'panel', 'setting': json.loads(json.dumps(asdict(setting)))}
+    networks = dict(item for p in named.values() for item in read_metadata(p).get('networks', {}).items())
+    identity = {'weights': weights, 'method': 'panel', 'networks': networks, 'setting': asdict(setting)}
     z = PanelZ(quantities, combine=combine, each=each, linear=linear_quantities(quantities, members))
-    made = CalibratedDetector(None, z, identity, seed).calibrate_measured(measured)
+    made = CalibratedDetector(None, z, json.loads(json.dumps(identity)), seed).calibrate_measured(measured)
     made.save(out)
     return made
 
