@@ -95,16 +95,16 @@ class PanelSetting(AnySetting):
         if not self.members: raise ValueError('members is empty; name at least one')
         if bad := [m for m in self.members if not isinstance(m, str) or not m or set(m) & set(':/ ')]:
             raise ValueError(f"a member's name is a word without colon or slash, not {bad[0]!r}")
-        own = {'dtype': 'float32'} if self.dtype == 'float32' else {}
+        own = {'dtype': self.dtype} if self.dtype != 'bf16' else {}
         object.__setattr__(self, 'members', {n: _entry(n, entry, own) for n, entry in self.members.items()})
 
     def settings(self):
-        "The members' settings by name"
-        return {name: make_setting(entry) for name, entry in self.members.items()}
+        "The members' settings by name, with the seeds that they have in this panel"
+        made = {name: make_setting(entry) for name, entry in self.members.items()}
+        return {name: replace(s, seed=s.seed + self.seed) for name, s in made.items()}
 
-    def networks(self):
-        "The members' pretrained networks and their md5: part of a run's identity"
-        return dict(item for s in self.settings().values() for item in getattr(s, 'networks', dict)().items())
+    def networks(self): # the members' pretrained networks: name -> md5, part of a run's identity
+        return dict(item for s in self.settings().values() for item in s.networks().items())
 
 # %% ../nbs/35_panel.ipynb #entry
 def _entry(name, entry, own):
