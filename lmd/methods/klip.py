@@ -247,10 +247,20 @@ def check(self: KLIP):
     self.check_chains(self.chains)
 
 # %% ../../nbs/methods/10_klip.ipynb #nfe
+def _products(klip):
+    "Vector-Jacobian products at each step"
+    return {'cheap': 0, 'jacobian': 1, 'tweedie': 1 + klip.iterations}[klip.guidance]
+
 @patch(as_prop=True)
 def nfe(self: KLIP):
     "Network evaluations per image; a vector-Jacobian product counts as one"
-    return self.chains*self.steps*{'cheap': 1, 'jacobian': 2, 'tweedie': 2 + self.iterations}[self.guidance]
+    return self.chains*self.steps*(1 + _products(self))
+
+# %% ../../nbs/methods/10_klip.ipynb #passes
+@patch(as_prop=True)
+def passes(self: KLIP):
+    "Mean cost of an evaluation in forward passes"
+    return (1 + 2*_products(self))/(1 + _products(self))
 
 # %% ../../nbs/methods/10_klip.ipynb #collect
 @patch
