@@ -109,7 +109,8 @@ class Shrunk(Separable):
 def blurring_matrix(
     size: int, # S: of the images, in pixels
 ) -> torch.Tensor: # (S, S) float64, rows sum to 1
-    "Gaussian blur along one axis, with the width of KLIP's deblurring in shares of the side"
+    "Gaussian blur along one axis, as wide as KLIP's in shares of the side; raises ValueError below 26 pixels"
+    if size*10 < 256: raise ValueError(f'images of {size} pixels are too small for this blur: 26 are needed')
     distance = (torch.arange(size)[:, None] - torch.arange(size)).double().abs()*256/size
     weight = torch.exp(-distance**2/(2*9**2))*(distance <= 10)
     return weight/weight.sum(1, keepdim=True)
