@@ -183,7 +183,8 @@ def seed_spread(
     draws: int = 40, # of the bootstrap
 ) -> float | None: # None where there is one attempt (of each polarity)
     "Standard deviation of an image's score over seeds: root mean square over images"
-    r, P = next(iter(measured.values())).shape[1], combination.polarities
+    r = next(iter(measured.values())).shape[1]
+    P = 2 if r >= 4 else combination.polarities           # of masks that take turns: even and odd attempts
     if (A := r//P) < 2: return None
     rng, scores = np.random.default_rng(0), []
     for _ in range(draws):
