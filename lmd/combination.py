@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FLOOR', 'combinations', 'measurements', 'log_quantity', 'Combination', 'ZScores', 'Mahalanobis', 'Mixture', 'Ranks',
-           'save_plain', 'load_plain', 'combination_from', 'load_combination', 'split_validation', 'choose_together',
-           'choose', 'read_study', 'absolute_and_relative', 'standard_candidates']
+           'save_plain', 'load_plain', 'combination_from', 'split_validation', 'choose_together', 'choose',
+           'read_study', 'absolute_and_relative', 'standard_candidates']
 
 # %% ../nbs/32_combination.ipynb #imports
 import hashlib, json, os
@@ -242,14 +242,6 @@ def state(self: Combination) -> tuple: # about: anything json can hold; arrays: 
     arrays = {name: np.ascontiguousarray(getattr(self, name), dtype=np.float64) for name in names}
     return {'combination': type(self).__name__, **asdict(self), 'attempts': self.attempts}, arrays
 
-# %% ../nbs/32_combination.ipynb #save
-@patch
-def save(self: Combination,
-    path: str | os.PathLike, # where to, without suffix
-):
-    "Write `path`.json and `path`.safetensors"
-    save_plain(path, *self.state())
-
 # %% ../nbs/32_combination.ipynb #combination-from
 combinations = {c.__name__: c for c in (ZScores, Mahalanobis, Mixture, Ranks)} # name in a file -> class
 _elsewhere = {'PanelZ': 'lmd.panel:PanelZ'}              # of a later chapter
@@ -273,13 +265,6 @@ def combination_from(
     made.attempts = attempts
     for array in wanted: setattr(made, array, arrays[array])
     return made
-
-# %% ../nbs/32_combination.ipynb #load-combination
-def load_combination(
-    path: str | os.PathLike, # as given to `save`
-) -> Combination: # fitted
-    "Read a combination; raises as `load_plain` and `combination_from`"
-    return combination_from(*load_plain(path))
 
 # %% ../nbs/32_combination.ipynb #split-validation
 def split_validation(
