@@ -15,7 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from .data import to_model
 from .settings import Setting
 from .combination import ZScores
-from .calibration import CalibratedDetector, flag_threshold, identify
+from .conformal import flag_threshold
+from .calibration import CalibratedDetector, identify
 
 # %% ../nbs/38_estimator.ipynb #setting
 def _setting(estimator):

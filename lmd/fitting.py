@@ -31,8 +31,8 @@ from .batches import evaluation_bytes, fitting_batch
 from .settings import AnySetting, load_params
 from .scoring import estimate, is_scored, score_set
 from .combination import measurements
-from .calibration import (calibrate_scores, CalibratedDetector, conformal_p_values, flag_threshold, judged,
-                             open_calibrated, rate_interval)
+from .conformal import conformal_p_values, flag_threshold, rate_interval
+from .calibration import calibrate_scores, CalibratedDetector, judged, open_calibrated
 from .folders import part_folders, split_line, split_pictures
 from .maps import expectation, map_panels, paints_twice
 from .detecting import centre_square

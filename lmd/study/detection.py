@@ -15,8 +15,8 @@ import pandas as pd
 
 from ..adaptive import replay
 from ..aggregation import aggregate, attempt_matrix
-from ..calibration import (
-    calibrate_candidate, conformal_p_values, flag_threshold, judged, rate_interval, repeated_splits)
+from ..calibration import calibrate_candidate, judged
+from ..conformal import conformal_p_values, flag_threshold, rate_interval, repeated_splits
 from ..combination import measurements, standard_candidates
 from ..evaluation import roc_auc
 from ..files import read_metadata, read_scores
