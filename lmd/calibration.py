@@ -23,8 +23,7 @@ from .settings import AnySetting, make_setting
 from .outliers import file_setting
 from .combination import absolute_and_relative, Combination, combination_from, load_plain, measurements
 from .combination import save_plain, standard_candidates, ZScores
-from .conformal import benjamini_hochberg, conformal_p_values, flag_threshold, flagged_rank
-from .conformal import rate_interval, seed_spread
+from .conformal import conformal_p_values, flagged_rank, rate_interval, seed_spread
 
 # %% ../nbs/34_calibration.ipynb #identify
 def identify(

@@ -38,7 +38,7 @@ def _seconds_an_image(settings, denoiser, device, images):
     def step(count):
         x = torch.randn(count, settings.channels, settings.size, settings.size, generator=g).to(device)
         began = time.perf_counter()
-        noise_loss(denoiser, x, torch.full((count,), .5), x).mean().backward()
+        noise_loss(denoiser, x, torch.full((count,), denoiser.t_max), x).mean().backward()
         if x.device.type == 'cuda': torch.cuda.synchronize(x.device)
         return (time.perf_counter() - began)/count
     count, times = max(1, min(images, int(1/step(1)))), []

@@ -396,6 +396,5 @@ def obtain(
         return download(file.url, path, file.md5)
     except (OSError, http.client.HTTPException) as error:
         where = f"The mirror {mirror} has no" if mirror else "LMD_MIRROR can name a folder that has"
-        address = (whole or file).url or "anywhere"
-        raise FileNotFoundError(f"cannot get {file.name} of {folder} from {address}: {error}. "
+        raise FileNotFoundError(f"cannot get {file.name} of {folder} from {(whole or file).url}: {error}. "
             f"{where} data/{folder}/{file.name}") from error

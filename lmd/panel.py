@@ -188,7 +188,7 @@ def detector(self: PanelSetting,
 # %% ../nbs/35_panel.ipynb #member-names
 def _named(paths):
     "Member -> path: the method's name, with a number where it comes again; raises as `file_setting`"
-    methods, named = [file_setting(path)[1].method for path in paths], {}
+    methods, named = [file_setting(path)[1].method.rpartition(':')[2] for path in paths], {}
     for i, (method, path) in enumerate(zip(methods, paths)):
         named[f'{method}-{again + 1}' if (again := methods[:i].count(method)) else method] = path
     return named

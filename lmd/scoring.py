@@ -99,7 +99,7 @@ def estimate(
     with torch.inference_mode():
         for _ in range(1 + probe):            # the first call plans memory and kernels
             began = time.perf_counter()
-            denoiser(x, .5)[0].sum().item()
+            denoiser(x, denoiser.t_max)[0].sum().item()
             seconds = min(seconds, time.perf_counter() - began)
             if evaluations*seconds < 5: break
     return {'nfe per image': detector.nfe, 'nfe': n*detector.nfe, 'seconds': evaluations*seconds}

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..checkpoints import CALIBRATIONS
-from ..calibration import (
-    calibrate_candidate, calibrate_scores, CalibratedDetector, conformal_p_values, judged, rate_interval)
+from ..conformal import conformal_p_values, rate_interval
+from ..calibration import calibrate_candidate, calibrate_scores, CalibratedDetector, judged
 from ..evaluation import roc_auc
 from ..panel import (
     calibrate_panel, choose_panel, linear_quantities, member_nfe, panel_groups, PanelZ, read_panel,

@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 
 from lmd.aggregation import aggregate, aggregate_scores
-from lmd.calibration import conformal_p_values, flagged_rank, open_calibrated
+from lmd.calibration import open_calibrated
+from lmd.conformal import conformal_p_values, flagged_rank
 from lmd.cli import main
 from lmd.data import load, random_indices, to_model
 from lmd.detector import LMD
