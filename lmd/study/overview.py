@@ -61,7 +61,7 @@ def _cost(reports):
     times = f"{default['times the paper']:.0f} and {fast['times the paper']:.0f}"
     where = f"{about.at['threads', 'is']} threads of an {about.at['cpu', 'is']}"
     return (f'**An image costs** {ms[0]} by `default` and {ms[1]} by `fast`, on {where}. '
-            f"That is {times} times faster than the paper's loop on the same machine, of which a part was timed "
+            f"That is {times} times faster than the paper's loop on the same machine, timed in part "
             '([benchmark](../reports/benchmark/benchmark.ipynb)).')
 
 # %% ../../nbs/study/19_overview.ipynb #failure-sentence
