@@ -47,8 +47,8 @@ def _loss(reports):
     share = f"{lpips['reference_nfe'].iloc[0]/lpips['cheap_nfe'].iloc[0]:.0f}"
     return (f'**With one evaluation in {share}** the ROC-AUC by LPIPS changes by {d.min():+.3f} to '
             f'{d.max():+.3f}, by {d.mean():+.3f} on average, over {len(lpips)} pairs of model and set. '
-            f'On {words.count("holds")} of them a loss beyond the margin that so many images can show, {margins}, '
-            f'is excluded; {loses} '
+            f'On {words.count("holds")} of them a loss beyond the margin that so many images can show, '
+            f'{margins}, is excluded; {loses} '
             '([fidelity](../reports/fidelity/fidelity.ipynb)).')
 
 # %% ../../nbs/study/19_overview.ipynb #cost-sentence
