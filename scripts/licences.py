@@ -74,8 +74,8 @@ They are in `checkpoints/`. The linear weights of LPIPS come with the package `l
 
 {table(["checkpoint", "licence"], weights())}
 
-These come from others, on first need or as a file that is named. They were trained on ImageNet, which is for non-commercial \
-research.
+These come from others, on first need or as a file that is named. They were trained on ImageNet, which is \
+for non-commercial research.
 
 {table(["weights", "licence"], ((about.what, about.licence) for about in pretrained.values()))}
 
