@@ -663,8 +663,8 @@ def test_reports_are_those_of_the_committed_scores(notebook, tmp_path):
 def test_every_table_and_figure_of_a_page_is_shown():
     for page in ROOT.glob("reports/*/*.ipynb"):
         for cell in nbformat.read(page, 4).cells:
-            shows = re.search(r"\b(show_table|show_findings|save_figure)\(", cell.source)
-            if cell.cell_type == "code" and shows: assert cell.outputs, f"{page.stem}: {cell.id} shows nothing"
+            if cell.cell_type == "code" and re.search(r"\b(show_table|show_findings|save_figure)\(", cell.source):
+                assert cell.outputs, f"{page.stem}: {cell.id} shows nothing"
 
 
 def test_figure6_with_a_model_and_pictures_of_ones_own(scores, images, tmp_path):
