@@ -661,9 +661,10 @@ def test_reports_are_those_of_the_committed_scores(notebook, tmp_path):
 
 
 def test_every_table_and_figure_of_a_page_is_shown():
+    shows = re.compile(r"\b(show_table|show_findings|save_figure)\(")
     for page in ROOT.glob("reports/*/*.ipynb"):
         for cell in nbformat.read(page, 4).cells:
-            if cell.cell_type == "code" and re.search(r"\b(show_table|show_findings|save_figure)\(", cell.source):
+            if cell.cell_type == "code" and shows.search(cell.source):
                 assert cell.outputs, f"{page.stem}: {cell.id} shows nothing"
 
 
