@@ -362,11 +362,11 @@ def _panel(ax, rows, scores, setting, peers):
         for _, s in r[r['setting'] == setting].iterrows():
             label = setting if score == scores[0] else None
             ax.plot(s['nfe'], s['auc'], '*', color='black', mfc=color, ms=10, zorder=5, label=label)
-    bottom, ends = ax.get_ylim()[0], max(ax.get_ylim())
+    bottom, top = ax.get_ylim()
     for _, p in peers.iterrows():                             # those below what is drawn stand on the edge
         ax.plot(max(p['nfe'], .5), max(p['auc'], bottom), p['marker'], color='0.25', ms=5, label=p['method'],
                 mfc='none' if p['auc'] >= bottom else '0.75', clip_on=False)
-    ax.set_ylim(bottom, max(ends, peers['auc'].max() if len(peers) else ends))
+    ax.set_ylim(bottom, max([top, *peers['auc']]))
     ax.set(xscale='log', xlabel='network evaluations per image', ylabel='ROC-AUC')
     ax.xaxis.set_major_formatter('{x:g}')
 

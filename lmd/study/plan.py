@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..data import get_set
 from ..diffusion import make_unet
+from ..methods.klip import _products
 from ..outliers import parse_source
 from ..published import configs
 from ..score_sde import make_network, read_config
@@ -68,7 +69,7 @@ def setting_evaluations(
 
 _of_methods = { # method -> evaluations of one image, as its detector's `nfe` says
     'diffpath': lambda s: s.steps, 'msma': lambda s: s.levels, 'ddpm-ood': lambda s: sum(s.starts),
-    'klip': lambda s: s.chains*s.steps*{'cheap': 1, 'jacobian': 2, 'tweedie': 2 + s.iterations}[s.guidance]}
+    'klip': lambda s: s.chains*s.steps*(1 + _products(s))}
 
 # %% ../../nbs/study/14_plan.ipynb #command-options
 def _options(words):
