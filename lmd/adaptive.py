@@ -92,7 +92,7 @@ def measure_pairs(
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
     rows: torch.Tensor, # (P,) int64: rows of `images`
     attempts: torch.Tensor, # (P,) int64: which attempt at each of them
-    index: torch.Tensor, # (N,) int64: the images' numbers in the full set
+    index: torch.Tensor, # (N,) int64: the images' numbers in their split
 ) -> np.ndarray: # (P,) float32 distances
     "The first distance of some attempts at some images, in full batches"
     found, distance = [], detector.distances[0]
@@ -108,7 +108,7 @@ def decide(
     detector: LMD, # aggregates by the median
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
     threshold: float, # tau, positive; see `flag_threshold`
-    index: torch.Tensor|None = None, # (N,) their numbers in the full set; None = 0 ... N-1
+    index: torch.Tensor|None = None, # (N,) their numbers in their split; None = 0 ... N-1
     tolerance: float = 1e-3, # delta, see `needed_attempts`; 1e-3 is for float32
 ) -> Verdicts: # those of `detector.score(images, index) > threshold`
     "Verdicts by no attempt too many; raises ValueError on unfit images, another aggregate, or overflow."

@@ -108,7 +108,7 @@ def estimate(
 def score_frame(
     detector: LMD, # or another method's: has `size`, `channels`, `attempts` and `measure`
     images: Images, # the full set
-    index: np.ndarray, # which of them, indices in the full set
+    index: np.ndarray, # which of them
 ) -> pd.DataFrame: # columns image (int32), attempt (int16) and one float32 per distance; sorted
     "The distances of some images, to 12 significant bits; raises ValueError on NaN or Inf"
     x = to_model(images[index], detector.size, detector.channels)

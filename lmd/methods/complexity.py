@@ -69,7 +69,7 @@ class InputComplexity:
 @patch
 def measure(self: InputComplexity,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1], of 8 bits
-    index: torch.Tensor|None=None # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None # (N,) their indices in their split; None = 0 ... N-1
 ) -> dict: # nll_bpd; of each codec CODEC_bpd and ic_CODEC; ic_best, ic_png3 -> (N, K) float32 array
     "Every quantity, in bits per dimension; raises `ValueError` on images the model is not made for"
     nll = self.likelihood.measure(images, index)['nll_bpd']
@@ -84,7 +84,7 @@ def measure(self: InputComplexity,
 @patch
 def score(self: InputComplexity,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1], of 8 bits
-    index: torch.Tensor|None=None # (N,) their indices in the full set
+    index: torch.Tensor|None=None # (N,) their indices in their split
 ) -> np.ndarray: # (N,) bits per dimension, higher = more out-of-domain
     "Model minus first codec, the mean over the probes"
     return self.measure(images, index)[f'ic_{self.codecs[0]}'].mean(1)

@@ -66,7 +66,7 @@ class DDPMOOD:
 @torch.inference_mode()
 def reconstruct(self: DDPMOOD,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None # (N,) their indices in their split; None = 0 ... N-1
 ) -> torch.Tensor: # (N, K, C, S, S), clipped to [-1, 1]
     "The reconstruction from every depth; raises `ValueError` on images the denoiser is not made for"
     check_model_input(images, self.size, self.channels)
@@ -85,7 +85,7 @@ def reconstruct(self: DDPMOOD,
 @torch.inference_mode()
 def raw(self: DDPMOOD,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set
+    index: torch.Tensor|None=None # (N,) their indices in their split
 ) -> dict: # name of a distance -> (N, K) float32 array
     "The distances before they are standardised"
     y, device = self.reconstruct(images, index), self.denoiser.device
@@ -116,7 +116,7 @@ def fit(self: DDPMOOD,
 @patch
 def measure(self: DDPMOOD,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set
+    index: torch.Tensor|None=None # (N,) their indices in their split
 ) -> dict: # 'z', and 'z_' with the name of each distance -> (N, K) float32 array
     "The z-scores of every depth: of each distance, and their mean"
     z = {f'z_{name}': (d - self.mean[name])/self.sd[name] for name, d in self.raw(images, index).items()}
@@ -126,7 +126,7 @@ def measure(self: DDPMOOD,
 @patch
 def score(self: DDPMOOD,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set
+    index: torch.Tensor|None=None # (N,) their indices in their split
 ) -> np.ndarray: # (N,) out-of-distribution scores, higher = more out-of-domain
     "The mean z-score over depths and distances"
     return aggregate(self.measure(images, index)['z'], self.aggregate)

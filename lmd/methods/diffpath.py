@@ -117,7 +117,7 @@ def features(self: DensityDetector,
 @patch
 def measure(self: DensityDetector,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set; nothing depends on them
+    index: torch.Tensor|None=None # (N,) their indices in their split; nothing depends on them
 ) -> dict: # the method's name -> (N, 1) float32 array
     "Minus the log-density, in nat"
     image_indices(images, index)
@@ -127,7 +127,7 @@ def measure(self: DensityDetector,
 @patch
 def score(self: DensityDetector,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set
+    index: torch.Tensor|None=None # (N,) their indices in their split
 ) -> np.ndarray: # (N,) out-of-distribution scores, higher = more out-of-domain
     "One out-of-distribution score per image"
     return self.measure(images, index)[self.name][:, 0].astype(np.float64)

@@ -156,7 +156,7 @@ class PretrainedFeatures:
 @patch
 def measure(self: PretrainedFeatures,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set; nothing depends on them
+    index: torch.Tensor|None=None # (N,) their indices in their split; nothing depends on them
 ) -> dict: # 'mahalanobis', 'knn' and 'residual' -> (N, 1) float32 array
     "The three distances of every image; raises `ValueError` on images that are not like the in-domain ones"
     check_model_input(images, self.size, self.channels)
@@ -168,7 +168,7 @@ def measure(self: PretrainedFeatures,
 @patch
 def score(self: PretrainedFeatures,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set
+    index: torch.Tensor|None=None # (N,) their indices in their split
 ) -> np.ndarray: # (N,) squared Mahalanobis distances, higher = more out-of-domain
     "One out-of-distribution score per image"
     return self.measure(images, index)['mahalanobis'][:, 0]

@@ -266,7 +266,7 @@ def passes(self: KLIP):
 @patch
 def collect(self: KLIP,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None, # (N,) their indices in their split; None = 0 ... N-1
     bands: tuple|None=None # edges of windows of sigma/alpha that touch, ascending; None = `window`
 ) -> tuple: # (N, chains, windows, S, S) nats of each pixel; (N, chains, C, S, S) samples, not clipped
     "Divergence of every chain, window and pixel; raises ValueError on images the denoiser is not made for"
@@ -286,7 +286,7 @@ def collect(self: KLIP,
 @patch
 def divergence(self: KLIP,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set
+    index: torch.Tensor|None=None # (N,) their indices in their split
 ) -> torch.Tensor: # (N, S, S) nats of each pixel
     "The mean over chains, in the window"
     return self.collect(images, index)[0].mean(1)[:, 0]
@@ -295,7 +295,7 @@ def divergence(self: KLIP,
 @patch
 def maps(self: KLIP,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set
+    index: torch.Tensor|None=None # (N,) their indices in their split
 ) -> np.ndarray: # (N, S, S) float32, nats of each pixel, blurred by S/16 pixels
     "Where the divergence is, blurred as LMD's maps are (see `lmd.maps.anomaly_map`)"
     return smoothed(self.divergence(images, index).numpy())
@@ -304,7 +304,7 @@ def maps(self: KLIP,
 @patch
 def measure(self: KLIP,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set
+    index: torch.Tensor|None=None # (N,) their indices in their split
 ) -> dict: # 'klip_max', the largest block, and 'klip_mean', the mean block -> (N, 1) float32 array, nats
     "The score of the largest and of the mean block"
     blocks = block_sums(self.divergence(images, index), self.block).flatten(1)
@@ -315,7 +315,7 @@ def measure(self: KLIP,
 @patch
 def score(self: KLIP,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set
+    index: torch.Tensor|None=None # (N,) their indices in their split
 ) -> np.ndarray: # (N,) out-of-distribution scores, higher = more out-of-domain
     "The largest block"
     return self.measure(images, index)['klip_max'][:, 0].astype(np.float64)

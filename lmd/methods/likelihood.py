@@ -172,7 +172,7 @@ class Likelihood:
 # %% ../../nbs/methods/02_likelihood.ipynb #draw
 @patch
 def draw(self: Likelihood,
-    index: torch.Tensor # (N,) indices of the images in the full set
+    index: torch.Tensor # (N,) indices of the images in their split
 ) -> tuple: # (N, C, S, S) uniform in (0, 1); (N, K, C, S, S) of +-1
     "The point of the cell and the probes of each image"
     shape, K = torch.Size((self.channels, self.size, self.size)), self.attempts
@@ -184,7 +184,7 @@ def draw(self: Likelihood,
 @patch
 def measure(self: Likelihood,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1], of 8 bits
-    index: torch.Tensor|None=None # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None # (N,) their indices in their split; None = 0 ... N-1
 ) -> dict: # 'nll_bpd' -> (N, K) float32 array
     "Bits per dimension by each probe; raises `ValueError` on images the denoiser is not made for"
     check_model_input(images, self.size, self.channels)
@@ -201,7 +201,7 @@ def measure(self: Likelihood,
 @patch
 def score(self: Likelihood,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1], of 8 bits
-    index: torch.Tensor|None=None # (N,) their indices in the full set
+    index: torch.Tensor|None=None # (N,) their indices in their split
 ) -> np.ndarray: # (N,) bits per dimension, higher = more out-of-domain
     "The mean over the probes"
     return self.measure(images, index)['nll_bpd'].mean(1)

@@ -200,7 +200,7 @@ def features(self: ClassifierDetector,
 @patch
 def measure(self: ClassifierDetector,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their indices in the full set; not needed, nothing is random
+    index: torch.Tensor|None=None, # (N,) their indices in their split; not needed, nothing is random
 ) -> dict: # 'energy', 'msp', 'gen', 'knn', 'react' and 'vim' -> (N, 1) float32 array
     "All scores of every image; raises `ValueError` as `features`"
     image_indices(images, index)
@@ -210,7 +210,7 @@ def measure(self: ClassifierDetector,
 @patch
 def score(self: ClassifierDetector,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their indices in the full set; not needed, nothing is random
+    index: torch.Tensor|None=None, # (N,) their indices in their split; not needed, nothing is random
 ) -> np.ndarray: # (N,) free energies, higher = more out-of-domain
     "One out-of-distribution score per image"
     return self.measure(images, index)['energy'][:, 0]

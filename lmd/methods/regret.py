@@ -308,7 +308,7 @@ def _compare(self: LikelihoodRegret, x, index):
 @patch
 def measure(self: LikelihoodRegret,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None # (N,) their indices in their split; None = 0 ... N-1
 ) -> dict: # 'regret', 'regret-elbo' and 'vae' -> (N, 1) float32 array, bits per dimension
     "Regret and negative log-likelihood; raises `ValueError` on images the VAE is not made for"
     check_model_input(images, self.size, self.channels)
@@ -321,7 +321,7 @@ def measure(self: LikelihoodRegret,
 @patch
 def score(self: LikelihoodRegret,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None # (N,) their indices in the full set
+    index: torch.Tensor|None=None # (N,) their indices in their split
 ) -> np.ndarray: # (N,) likelihood regret in bits per dimension, higher = more out-of-domain
     "One out-of-distribution score per image"
     return self.measure(images, index)['regret'][:, 0]

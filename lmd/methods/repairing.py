@@ -226,7 +226,7 @@ class Repairing:
 @patch
 def batches(self: Repairing,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None, # (N,) their indices in their split; None = 0 ... N-1
 ): # yields (rows, originals, name of an erosion, eroded, repaired)
     "Erode and repair; raises `ValueError` on images the repairer is not made for"
     check_model_input(images, self.size, self.channels)
@@ -246,7 +246,7 @@ def batches(self: Repairing,
 @torch.inference_mode()
 def measure(self: Repairing,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None, # (N,) their indices in their split; None = 0 ... N-1
 ) -> dict: # '<distance>-<erosion>' -> (N, 1) float32 array
     "Every distance of every repair; raises `ValueError` as `batches`"
     names = [f'{d.name}-{e.name}' for d in self.distances for e in self.erosions]
@@ -261,7 +261,7 @@ def measure(self: Repairing,
 @patch
 def score(self: Repairing,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None, # (N,) their indices in their split; None = 0 ... N-1
 ) -> np.ndarray: # (N,) out-of-distribution scores, higher = more out-of-domain
     "One out-of-distribution score per image: the first distance at the first erosion"
     measured = self.measure(images, index)
@@ -272,7 +272,7 @@ def score(self: Repairing,
 @torch.inference_mode()
 def repair(self: Repairing,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None, # (N,) their indices in their split; None = 0 ... N-1
 ) -> dict: # name of an erosion -> (eroded, repaired), each (N, C, S, S)
     "The pictures behind the distances"
     parts = {e.name: [] for e in self.erosions}
