@@ -155,7 +155,7 @@ class Panel:
 @patch
 def measure(self: Panel,
     images: torch.Tensor, # (N, C, S, S) in [-1, 1]
-    index: torch.Tensor|None=None, # (N,) their indices in the full set; None = 0 ... N-1
+    index: torch.Tensor|None=None, # (N,) their indices in their split; None = 0 ... N-1
 ) -> dict: # 'member:column' -> (N, 1) float32 array
     "Every column of every member; raises ValueError as they do"
     out, counted = {}, []
@@ -329,15 +329,15 @@ def member_nfe(
 
 # %% ../nbs/35_panel.ipynb #read-panel-study
 def read_panel_study(
-    scores: str|Path, # folder of the scores
-    model: str, # and the name of its in-domain set
+    scores: str|Path, # folder of a network's scores
+    source: str, # its in-domain set
     settings: dict, # member -> folder of its setting, or (that of validation images, that of outliers)
     kinds: list, # of outliers
     seed: int=0, # of the halves
 ) -> tuple: # (fit, inside, outside), member -> entry of its setting
-    "Validation images and outliers of a model; raises FileNotFoundError, or ValueError on a mismatch"
+    "Validation images and outliers of a set; raises FileNotFoundError, or ValueError on a mismatch"
     folders = {m: (s, s) if isinstance(s, str) else s for m, s in settings.items()}
-    def files(split, place): return {m: Path(scores)/model/f[place]/f'{source_name(model, split)}.parquet'
+    def files(split, place): return {m: Path(scores)/f[place]/f'{source_name(source, split)}.parquet'
                                      for m, f in folders.items()}
     val, index, members, _ = read_panel(files('val', 0))
     made = {kind: read_panel(files(f'val:{kind}', 1)) for kind in kinds}
@@ -346,7 +346,7 @@ def read_panel_study(
     sources = set.intersection(set(index[~fitted]), *(set(own) for _, own, _, _ in made.values()))
     outside = {kind: {q: d[np.isin(own, list(sources))] for q, d in columns.items()}
                for kind, (columns, own, _, _) in made.items()}
-    if not sources: raise ValueError(f'no outlier of {model} is made of an image that is not fitted on')
+    if not sources: raise ValueError(f'no outlier of {source} is made of an image that is not fitted on')
     return (fit, inside, outside), members
 
 # %% ../nbs/35_panel.ipynb #needed
