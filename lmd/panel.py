@@ -19,7 +19,7 @@ from scipy.special import log_ndtr
 from tqdm import tqdm
 
 from .files import read_metadata, read_scores
-from .evaluation import roc_auc
+from .evaluation import best_first, roc_auc
 from .settings import AnySetting, make_setting, Setting
 from .outliers import file_setting, source_name
 from .combination import absolute_and_relative, Combination, FLOOR, log_quantity, measurements
@@ -301,14 +301,7 @@ def choose_panel(
         if not names: raise ValueError(f'every member costs more than {most} forward passes')
         rows.append(dict(combine=combine, each=each, groups=tuple(names), quantities=union(names),
                          nfe=_cost(names, groups, nfe), **reached))
-    return _best_first(pd.DataFrame(rows), gain)
-
-# %% ../nbs/35_panel.ipynb #best-first
-def _best_first(table, gain):
-    "Of the rows within `gain` of the best the cheapest, then the others by what they reach"
-    ranks = table.assign(far=table['mean'] < table['mean'].max() - gain)
-    order = ranks.sort_values(['far', 'nfe', 'mean'], ascending=[True, True, False], kind='stable').index
-    return table.loc[order].reset_index(drop=True)
+    return best_first(pd.DataFrame(rows), gain)
 
 # %% ../nbs/35_panel.ipynb #member-nfe
 _evaluations = {'msma': 'levels', 'diffpath': 'steps'} # fitted methods -> the field that says how many

@@ -17,7 +17,7 @@ import pandas as pd
 from ..checkpoints import CALIBRATIONS
 from ..conformal import conformal_p_values, rate_interval
 from ..calibration import calibrate_candidate, calibrate_scores, CalibratedDetector, judged
-from ..evaluation import roc_auc
+from ..evaluation import best_first, roc_auc
 from ..panel import (
     calibrate_panel, choose_panel, linear_quantities, member_nfe, panel_groups, PanelZ, read_panel,
     read_panel_study)
@@ -28,18 +28,18 @@ from .paper_values import best_paper_value
 FOLDERS = {'lmd': ('default', 'outliers'), 'panel': ('panel', 'panel')} # setting of sets, of outliers
 
 def _panels_of(scores, network, inside, checkpoints, kinds, most):
-    "The panels of one network, a line each, and its members: name -> entry"
+    "What is to be chosen from with one network, see `choose_panel`, and its members: name -> entry"
     study, members = read_panel_study(Path(scores)/network, inside, FOLDERS, kinds)
     nfe = {name: member_nfe(entry, Path(checkpoints)/network) for name, entry in members.items()}
     groups = panel_groups(list(study[0]), members)
     unlabelled = {name: q for name, q in groups.items()
                   if all(members[c.partition(':')[0]].get('method') != 'features' for c in q)}
-    asked = {'default panel': (groups, np.inf), 'cheap panel': (groups, most),
-             'panel without labels': (unlabelled, np.inf)}
-    best = {name: choose_panel(g, {'': study}, members, nfe, limit).iloc[0]
-            for name, (g, limit) in asked.items()}
-    rows = [{'model': inside, 'detector': name, 'network': network, **row} for name, row in best.items()]
-    return pd.DataFrame(rows), members
+    def ends(groups, most): return choose_panel(groups, {'': study}, members, nfe, most)
+    cheap = ends(groups, most)
+    found = {'default panel': pd.concat([ends(groups, np.inf), cheap]), 'cheap panel': cheap,
+             'panel without labels': ends(unlabelled, np.inf)}
+    table = pd.concat([t.assign(detector=name) for name, t in found.items()])
+    return table.assign(model=inside, network=network), members
 
 # %% ../../nbs/study/22_panel_study.ipynb #choose-panels
 EARLY = '-early' # ends the names of networks that went on at early times
@@ -63,8 +63,9 @@ def choose_panels(
     networks = networks or panel_networks(scores, model)
     found = [_panels_of(scores, n, model, checkpoints, kinds, most) for n in networks]
     table, members = pd.concat([t for t, _ in found]), {n: e for _, own in found for n, e in own.items()}
-    best = table.sort_values('mean', ascending=False, kind='stable').groupby('detector', sort=False).head(1)
-    return best.set_index('detector', drop=False).loc[found[0][0]['detector']].reset_index(drop=True), members
+    best = [best_first(t).iloc[0] for _, t in table.groupby('detector', sort=False)]
+    first = ['model', 'detector', 'network']
+    return pd.DataFrame(best).set_index(first).reset_index(), members
 
 # %% ../../nbs/study/22_panel_study.ipynb #scored-pairs
 def _files(scores, network, name, made=False): # score files of a source; `made`: of validation images
