@@ -136,7 +136,7 @@ def network_pairs(
     fpr: float=.05, # false-positive rate asked for
 ) -> pd.DataFrame: # of `panel_pairs`, with the columns network and made-up; models of one network are left out
     "The panels of either network; *made-up* is the ROC-AUC on outliers made from validation images."
-    lines = [pd.DataFrame(columns=['in-domain', 'out-of-domain', 'detector', 'network', 'made-up'])]
+    lines, first = [], ['in-domain', 'out-of-domain', 'detector', 'network', 'made-up']
     for model, kinds in used.items():
         own, networks = [p for p in pairs if p[0] == model], panel_networks(scores, model)
         for network in networks if len(networks) > 1 else ():
@@ -144,7 +144,8 @@ def network_pairs(
             found = panel_pairs(scores, own, chosen, calibrated_panels(scores, chosen), fpr)
             made = chosen[model][0].set_index('detector')['mean']
             lines.append(found.assign(**{'network': network, 'made-up': found['detector'].map(made)}))
-    return pd.concat(lines[1:] or lines, ignore_index=True)
+    table = pd.concat(lines or [pd.DataFrame(columns=first)], ignore_index=True)
+    return table.set_index(first).reset_index()
 
 # %% ../../nbs/study/22_panel_study.ipynb #lmd-pairs
 def lmd_pairs(
