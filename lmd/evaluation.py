@@ -10,6 +10,7 @@ __all__ = ['placements', 'roc_auc', 'delong_variance', 'auc_interval', 'paired_d
 from itertools import islice
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit, logit, ndtri
 
 from .plots import check_scores
@@ -214,9 +215,9 @@ def evaluate(
 
 # %% ../nbs/28_evaluation.ipynb #best-first
 def best_first(
-    table, # a data frame, a line a candidate; columns mean (ROC-AUC) and nfe (price), others stay as they are
+    table: pd.DataFrame, # a line a candidate: mean (its ROC-AUC), nfe (its price), and any other columns
     gain: float=.002, # ROC-AUC that is worth any price
-): # the same lines in another order, numbered anew
+) -> pd.DataFrame: # the same lines in another order, numbered anew
     "Of the candidates within `gain` of the best the cheapest; the others follow by price, those behind last."
     table = table.reset_index(drop=True)
     ranks = table.assign(behind=table['mean'] < table['mean'].max() - gain)

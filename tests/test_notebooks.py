@@ -636,7 +636,7 @@ def check_figure7(out, scores):
 
 # parameters that fit the made-up scores; a notebook takes those that it has
 MADE_UP = dict(
-    pairs=PAIRS, early_pairs=dict(early=PAIRS[:1]), setting="default", draws=5, steps=100, fpr=.1,
+    pairs=PAIRS, went_on=dict(early=PAIRS[:1]), setting="default", draws=5, steps=100, fpr=.1,
     models=list(SETS), kinds=["flip", "blend"], others=["default"], rates=[.1], splits=50,
     claims=[["cheap", "lpips", 0.], ["dear", "combined", -.05]], combination="ssim, median")
 
