@@ -26,7 +26,7 @@ from .pairs import why_no_scores
 from .paper_values import best_paper_value
 from .variants import compare_variants, Variant
 
-# %% ../../nbs/study/22_panel_study.ipynb #networks
+# %% ../../nbs/study/22_panel_study.ipynb #panel-folders
 EARLY = '-early' # ends the names of networks that went on at early times
 
 def panel_folders(
@@ -36,6 +36,8 @@ def panel_folders(
     panel = f'panel{EARLY}' if network.endswith(EARLY) else 'panel'
     return {'lmd': ('default', 'outliers'), 'panel': (panel, panel)}
 
+
+# %% ../../nbs/study/22_panel_study.ipynb #panel-networks
 def panel_networks(
     scores: str|Path, # folder of the scores
     model: str, # name of a released model, and of its in-domain set
