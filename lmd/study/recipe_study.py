@@ -149,9 +149,9 @@ def recipe_table(
     levels, lines = [*keys, 'recipe'], []
     seeds = {key: auc.droplevel(levels) for key, auc in means.groupby(level=levels, sort=False)}
     for (*known, recipe), auc in seeds.items():
-        gain = auc - seeds[*known, first]
+        gain = (auc - seeds[*known, first]).dropna()        # of the seeds that both have
         word = 'wins' if gain.min() > 0 else 'loses' if gain.max() < 0 else 'undecided'
-        if len(gain) == 1: word = 'undecided'               # a single training decides nothing
+        if len(gain) < 2: word = 'undecided'                # a single training decides nothing
         lines.append({**dict(zip(keys, known)), 'recipe': recipe, 'ROC-AUC': auc.mean(),
                       'gain': gain.mean(), 'smallest': gain.min(), 'largest': gain.max(),
                       'seeds': len(gain), 'verdict': '' if recipe == first else word})
