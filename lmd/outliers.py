@@ -113,7 +113,7 @@ class _Made: # the outliers of a kind as an array that is made row by row
     def __len__(self): return len(self.images)
 
     def __getitem__(self, index):
-        rows = torch.arange(len(self))[index].reshape(-1)
+        rows = torch.from_numpy(np.arange(len(self))[index].reshape(-1).copy())
         made = to_uint8(synthetic_outliers[self.kind](self.images, rows))
         made = made[:, 0] if self.gray else np.moveaxis(made, 1, 3)
         return made[0] if isinstance(index, (int, np.integer)) else made

@@ -367,7 +367,7 @@ def check_detector(out, scores):
         trained = table(out, name, "detector", "recipe").loc["panel"]
         assert trained["verdict"].fillna("").tolist() == ["", "wins", "loses"]
         assert trained["ROC-AUC"].tolist() == pytest.approx([mean, mean + .02, mean - .02])
-    assert (out / "recipes-kmnist7k.png").exists()
+    assert (out / "recipes-kmnist7k-panel.png").exists()
     model, outside = PAIRS[0]
     went_on = table(out, "early", "network").loc["went on"]
     expected = area(scores, f"{model}-early", outside, "early", few=IMAGES, inside=model)

@@ -193,10 +193,11 @@ def plot_recipes(
     fig, axes = plt.subplots(1, len(panels), figsize=(2.4*len(panels) + 2, 2.2), sharey=True, squeeze=False)
     recipes = list(dict.fromkeys(t['recipe']))[::-1]
     for ax, ((name, nfe), part) in zip(axes[0], panels):
-        ax.plot(part['ROC-AUC'], part['recipe'].map(recipes.index), 'o', alpha=.7)
-        ax.set_title(f'{name}, {nfe} evaluations', fontsize='small'); ax.set_xlabel('ROC-AUC')
+        ax.plot(part['ROC-AUC'], part['recipe'].map(recipes.index), 'o', alpha=.7, clip_on=False)
+        ax.set_title(f'{name}, {nfe} evaluations', fontsize='small'); ax.set_xlabel(f'ROC-AUC by {detector}')
         low, high = part['ROC-AUC'].min(), part['ROC-AUC'].max()
         ends = max(.01 - (high - low)/2, (high - low)/20)      # no panel shows less than .02 of it
-        ax.set_xlim(low - ends, high + ends); ax.locator_params(axis='x', nbins=4)
+        right = min(high + ends, 1.)
+        ax.set_xlim(min(low - ends, right - .02), right); ax.locator_params(axis='x', nbins=4)
     axes[0, 0].set_yticks(range(len(recipes)), recipes)
     return fig
