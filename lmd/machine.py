@@ -6,7 +6,7 @@
 __all__ = ['check_device', 'number_format', 'keep_memory', 'about_machine', 'join_processes', 'worker_processes', 'map_processes']
 
 # %% ../nbs/09_machine.ipynb #imports
-import ctypes, os, pickle, platform, signal
+import atexit, ctypes, os, pickle, platform, signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -84,10 +84,15 @@ def about_machine() -> dict: # cpu, gpu, bf16 (in instructions), threads, versio
                 python=platform.python_version(),
                 **{p: version(p) for p in ('lmd', 'torch', 'diffusers', 'lpips')})
 
-# %% ../nbs/09_machine.ipynb #join-processes
+# %% ../nbs/09_machine.ipynb #part
 _launch = ('WORLD_SIZE', 'RANK', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT', 'PMI_SIZE',
            'OMPI_COMM_WORLD_SIZE', 'MV2_COMM_WORLD_SIZE') # what `accelerate` reads
 
+def _part():
+    "Leave the other processes in order"
+    if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
+
+# %% ../nbs/09_machine.ipynb #join-processes
 def join_processes(
     device: str|torch.device|None=None, # 'cpu' keeps a GPU out of it; None = what `accelerate` chooses
     seconds: float=60 # to wait for processes that were not started by `torchrun`
@@ -98,7 +103,7 @@ def join_processes(
     patient = 'TORCHELASTIC_RUN_ID' in os.environ
     wait = {} if patient else {'timeout': timedelta(seconds=seconds)}
     given = {name: os.environ[name] for name in _launch if name in os.environ}
-    try: return PartialState(cpu=cpu, **wait)
+    try: state = PartialState(cpu=cpu, **wait)
     except (RuntimeError, ValueError) as e:
         if patient or not given: raise
         PartialState._reset_state()
@@ -106,6 +111,8 @@ def join_processes(
         raise ValueError(f"the environment says that several processes work together ({stated}), but they "
                          f"did not meet within {seconds:g} seconds: unset these variables, or start all "
                          f"processes by torchrun. {type(e).__name__}: {str(e).splitlines()[0]}") from None
+    if state.num_processes > 1: atexit.register(_part)
+    return state
 
 # %% ../nbs/09_machine.ipynb #begin-process
 def _begin(work, threads):

@@ -48,7 +48,7 @@ def torchrun(place):
     yield start
     for p in started:
         if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
-        p.communicate()
+        print(*p.communicate())     # whole, below a test that fails
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +85,7 @@ def test_the_work_of_a_dead_worker_is_taken_up(torchrun, whole, place, model):
     true, frame.loc[0, "mse"] = frame.loc[0, "mse"], 123    # to see that the shard is read and not made again
     write_table(frame, shard, **about)
     again = torchrun(*WHAT, "dead.parquet", "--model", model)
-    assert again.wait(300) == 0, again.communicate()
+    assert again.wait(300) == 0
     scores = pd.read_parquet(place / "dead.parquet")
     assert scores.loc[row, "mse"].item() == 123
     scores.loc[row, "mse"] = true
