@@ -6,8 +6,9 @@
 __all__ = ['identify', 'CalibratedDetector', 'open_calibrated', 'calibrate_scores', 'calibrate_candidate', 'judged']
 
 # %% ../nbs/34_calibration.ipynb #imports
-import json, os, warnings
+import json, os
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,13 @@ from torch import Tensor
 from .random import Randomness
 from .files import check_target, read_scores
 from .plots import check_scores
-from .checkpoints import CALIBRATIONS, checkpoint_fingerprint
+from .checkpoints import CALIBRATIONS, checkpoint_fingerprint, find_calibration
 from .evaluation import auc_interval, roc_auc
 from .settings import AnySetting, make_setting
-from .outliers import file_setting
-from .combination import absolute_and_relative, Combination, combination_from, load_plain, measurements
-from .combination import save_plain, standard_candidates, ZScores
-from .conformal import conformal_p_values, flagged_rank, rate_interval, seed_spread
+from .combination import absolute_and_relative, check_quantities, Combination, combination_from
+from .combination import load_plain, measurements, save_plain, standard_candidates, ZScores
+from .conformal import (check_calibrating, conformal_p_values, flagged_rank, rate_interval, seed_spread,
+                           warn_of_repeated)
 
 # %% ../nbs/34_calibration.ipynb #identify
 def identify(
@@ -38,8 +39,14 @@ def identify(
 class _Parts:
     "What a calibrated detector is made of; `CalibratedDetector` describes the arguments"
     def __init__(self, detector, combination: Combination, identity: dict, seed: int = 0):
-        self.detector, self.combination, self.identity, self.seed = detector, combination, identity, seed
+        self._detector, self.combination, self.identity, self.seed = detector, combination, identity, seed
         self.calibration, self.spread = None, None
+
+    @property
+    def detector(self):
+        "What measures; a function that was given in its place is called when it is first needed"
+        if not hasattr(self._detector, 'measure') and self._detector: self._detector = self._detector()
+        return self._detector
 
 def _known_scores(calibrated):
     "The scores of the calibration; raises ValueError where there is none"
@@ -48,6 +55,8 @@ def _known_scores(calibrated):
     return calibrated.calibration
 
 # %% ../nbs/34_calibration.ipynb #calibrate-measured
+def _calibration_keys(images): return 2**40 + torch.arange(len(images))      # that no image of a set has
+
 def _calibrate(calibrated, measured, fit_share):
     "Fit and calibrate on distances, on different images; gives `calibrated` back"
     if not 0 <= fit_share < 1: raise ValueError(f'fit_share must lie in [0, 1), not {fit_share}')
@@ -59,15 +68,6 @@ def _calibrate(calibrated, measured, fit_share):
     calibrated.calibration = np.sort(calibrated.combination.score(known))
     calibrated.spread = seed_spread(calibrated.combination, known)
     return calibrated
-
-# %% ../nbs/34_calibration.ipynb #warn-repeated
-def _warn_of_repeated(repeated, total):
-    "Warn where calibration images are equal to others of them"
-    if repeated:
-        warnings.warn(f'{repeated} of {total} calibration images repeat others of them, so more may be '
-                      'flagged than the false-positive rate says: take each image once', stacklevel=3)
-
-def _calibration_keys(images): return 2**40 + torch.arange(len(images))      # that no image of a set has
 
 # %% ../nbs/34_calibration.ipynb #p-values-of-images
 def _p_values(calibrated, images, index, randomised):
@@ -103,8 +103,7 @@ def _read_calibration(path):
     "The two parts of a calibration; raises ValueError on what is none"
     about, arrays = load_plain(path)
     missing = {'identity', 'seed', 'combination'} - set(about) | {'calibration'} - set(arrays)
-    if missing:
-        raise ValueError(f'{path} is not a calibrated detector: it lacks {", ".join(sorted(missing))}')
+    if missing: raise ValueError(f'{path} is no calibrated detector: it lacks {", ".join(sorted(missing))}')
     identity = about['identity'] if isinstance(about['identity'], dict) else {}
     parts = identity.get('setting'), identity.get('networks', {}), about['combination'], about['seed']
     if not all(map(isinstance, parts, (dict, dict, dict, int))):
@@ -141,7 +140,7 @@ class CalibratedDetector(_Parts):
     Parameters
     ----------
     detector
-        Has ``measure(images, index)``, as `LMD` has.
+        Has ``measure(images, index)``, as `LMD` has; or a function that makes it when it is first needed.
     combination
         Of its distances, see `lmd.combination`.
     identity
@@ -207,7 +206,7 @@ class CalibratedDetector(_Parts):
         CalibratedDetector
             Itself.
         """
-        _warn_of_repeated(len(images) - len(torch.unique(images, dim=0)), len(images))
+        warn_of_repeated(len(images) - len(torch.unique(images, dim=0)), len(images))
         return self.calibrate_measured(self.detector.measure(images, _calibration_keys(images)), fit_share)
 
     def score(self, images: Tensor, index: Tensor | None = None) -> np.ndarray:
@@ -314,7 +313,7 @@ class CalibratedDetector(_Parts):
 
 # %% ../nbs/34_calibration.ipynb #open-calibrated
 def open_calibrated(
-    path: str | os.PathLike,
+    path: str | os.PathLike | None,
     model: str | os.PathLike,
     device: str = 'cpu',
     batch: int = 250,
@@ -325,7 +324,7 @@ def open_calibrated(
     Parameters
     ----------
     path
-        As given to `CalibratedDetector.save`.
+        As given to `save`, or a name beside the weights, as ``default-panel``; None takes ``calibration``.
     model
         Checkpoint folder that it was calibrated for.
     device
@@ -338,7 +337,7 @@ def open_calibrated(
     Returns
     -------
     CalibratedDetector
-        Calibrated.
+        Calibrated; what it measures with is opened and fitted when it is first needed.
 
     Raises
     ------
@@ -352,11 +351,11 @@ def open_calibrated(
     >>> detector = open_calibrated('calibrations/digits', 'checkpoints/digits')
     >>> flagged = detector.predict(images)
     """
-    identity = _read_calibration(path)[0]['identity']
+    identity = _read_calibration(path := find_calibration(model, path))[0]['identity']
     try: setting = make_setting({'method': identity.get('method'), **identity['setting']})
     except ValueError as e: raise ValueError(f'{path}.json, setting: {e}') from None
-    detector = setting.detector(model, device, batch, root)
-    return CalibratedDetector.load(path, detector, identify(model, setting))
+    make = partial(setting.detector, model, device, batch, root)
+    return CalibratedDetector.load(path, make, identify(model, setting))
 
 # %% ../nbs/34_calibration.ipynb #calibrate-scores
 def calibrate_scores(
@@ -364,15 +363,17 @@ def calibrate_scores(
     out: str|Path, # the calibration to write: `out`.json and `out`.safetensors
     quantities: tuple=(), # what is combined, see `ZScores`; () = all distances, absolute and relative
     seed: int=0, # of which half fits and which calibrates
+    combine: str='max', # see `ZScores`
 ) -> CalibratedDetector: # calibrated, without a network
-    "Calibrate on a score file; raises as `save` and `calibrate_measured`"
-    (about, setting), (measured, index) = file_setting(scores), measurements(read_scores(scores))
-    if repeated := about.get('repeated'): _warn_of_repeated(repeated, len(index))
+    "Calibrate on a score file; raises as `check_calibrating`, `check_quantities`, `save` and `fit`"
+    ((about, _),), (measured, index) = check_calibrating([scores]), measurements(read_scores(scores))
+    warn_of_repeated(about.get('repeated'), len(index))
     quantities = quantities or tuple(sum(absolute_and_relative(list(measured)), []))
+    check_quantities(quantities, list(measured))
     identity = {key: about[key] for key in ('weights', 'method', 'networks', 'setting') if key in about}
     identity['setting'] = identity['setting'] | {'n': None}
-    detector = CalibratedDetector(None, ZScores(quantities), identity, seed).calibrate_measured(measured)
-    detector.save(out)
+    detector = CalibratedDetector(None, ZScores(quantities, combine=combine), identity, seed)
+    detector.calibrate_measured(measured).save(out)
     return detector
 
 # %% ../nbs/34_calibration.ipynb #calibrate-candidate

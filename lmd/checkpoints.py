@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CALIBRATIONS', 'load_weights', 'seal_checkpoint', 'read_json', 'read_about', 'trained_up_to', 'check_release',
-           'new_checkpoint', 'checkpoint_fingerprint', 'model_card', 'check_finite', 'open_network']
+           'new_checkpoint', 'checkpoint_fingerprint', 'find_calibration', 'model_card', 'check_finite', 'open_network']
 
 # %% ../nbs/10_checkpoints.ipynb #imports
 import hashlib, json, os, pickle, re, secrets, shutil
@@ -168,6 +168,21 @@ def checkpoint_fingerprint(
     md5 = hashlib.md5()
     for name, path in files.items(): md5.update(name.encode() + b'\0' + _unsealed(path))
     return md5.hexdigest()
+
+# %% ../nbs/10_checkpoints.ipynb #find-calibration
+def find_calibration(
+    folder: str|Path, # a checkpoint
+    name: str|Path|None=None # path of a calibration, or its name beside the weights; None = `calibration`
+) -> str: # its path, without suffix
+    "Where a calibration lies; raises `FileNotFoundError`, which names those beside the weights"
+    if name and Path(f'{name}.json').exists(): return str(name)
+    beside = [n for n in CALIBRATIONS if (Path(folder)/f'{n}.json').exists()]
+    if (own := str(name or 'calibration')) in beside: return str(Path(folder)/own)
+    what = f"there is no {name}.json" if name else f"{folder} has no calibration.json"
+    there = ', '.join(beside) or 'none'
+    raise FileNotFoundError(f"{what} (calibrations beside the weights in {folder}: {there}): name one with "
+                            "--calibration, or make it with `lmd calibrate SCORES --out "
+                            f"{folder}/calibration`, of scores of in-domain images not used in training")
 
 # %% ../nbs/10_checkpoints.ipynb #model-card
 def _plain(name): return re.sub(r'[^\w .,:+-]', '_', str(name)) # nothing that would be markup

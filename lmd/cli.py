@@ -315,23 +315,48 @@ def eval_command(in_domain, out_of_domain, column, aggregate):
     click.echo(words)
     click.echo(table.to_string(index=False, float_format='%.4f'))
 
+# %% ../nbs/44_cli.ipynb #calibrate-options
+def _calibrate_options(command):
+    "The options that `lmd calibrate` alone has"
+    for option in (
+        click.option('--models', default='checkpoints', help='Folder of the checkpoints. A checkpoint names '
+            'the set that it was trained on, and SCORES of another one bring a warning.'),
+        click.option('--seed', default=0, help='Of which half fits and which calibrates.'),
+        click.option('--each', type=click.Choice(['member', 'column']),
+            help='What has one vote in a panel: a member with all its quantities, or each quantity. '
+            '[default: member]'),
+        click.option('--combine', help='How the z-scores of the quantities become one score: upper, the root '
+            'mean square of those above 0; max, the largest; fisher, by their p-values; of one file of '
+            'distances upper, max or mean. [default: upper; of one file of distances max]'),
+        click.option('--quantity', 'quantities', multiple=True,
+            help='What to combine; may be given several times. Of one file of distances such as lpips, or '
+            'mse/fill for one relative to the fill; of a panel with the member before it: lmd:lpips, '
+            'lmd:mse/fill, msma:msma. [default: all distances and their relative ones; of other methods the '
+            'score that speaks for them]'),
+        click.option('--out', required=True, type=Target(endings=('.json', '.safetensors')),
+            help='The calibration to write: OUT.json and OUT.safetensors. In the folder of the model it is '
+            'called calibration, which `lmd detect` takes by itself, default-panel or cheap-panel.')):
+        command = option(command)
+    return command
+
 # %% ../nbs/44_cli.ipynb #calibrate-command
 @main.command('calibrate')
 @click.argument('scores', nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
-@click.option('--out', required=True, type=Target(endings=('.json', '.safetensors')),
-              help='The calibration to write: OUT.json and OUT.safetensors. As calibration in the folder of '
-              'the model it is what `lmd detect` takes by itself.')
-@click.option('--quantity', 'quantities', multiple=True,
-              help='Distance to combine, such as lpips, or mse/fill for a relative one; may be given several '
-              'times. [default: all that SCORES has, and the relative ones of those with a fill]')
-@click.option('--seed', default=0, help='Of which half fits and which calibrates.')
-def calibrate_command(scores, out, quantities, seed):
+@_calibrate_options
+def calibrate_command(scores, out, quantities, combine, each, seed, models):
     """Calibrate on SCORES of in-domain images that their model was not trained on.
 
-    Several files of `lmd score`, by several methods, become one detector: a panel."""
+    Several files of `lmd score`, by several methods, become one detector, a panel. So does one file of the
+    method panel. A panel for a model of your own:
+
+    \b
+      lmd score SET:val --model MODEL --setting fast --out a.parquet
+      lmd score SET:val --model MODEL --method features --out b.parquet
+      lmd calibrate a.parquet b.parquet --out MODEL/cheap-panel
+      lmd detect PICTURES --model MODEL --calibration cheap-panel"""
     from lmd.files import read_metadata
     from lmd.panel import calibrate_files
-    detector = calibrate_files(scores, out, quantities, seed=seed)
+    detector = calibrate_files(scores, out, quantities, combine, each, seed, models)
     for warning in {read_metadata(path).get('warning') for path in scores} - {None}: _tell(warning)
     n = len(detector.calibration)
     click.echo(f"{out}: {', '.join(detector.combination.quantities)}; calibrated on {n} images, "

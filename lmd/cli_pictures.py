@@ -7,21 +7,10 @@ __all__ = ['detect_command', 'reconstruct_command']
 
 # %% ../nbs/45_cli_pictures.ipynb #imports
 import sys
-from pathlib import Path
 
 import click
 
 from .cli import exit_if_skipped, shared_options, Target, warn_of_model
-
-# %% ../nbs/45_cli_pictures.ipynb #find-calibration
-def _beside(ctx, option, given):
-    "The calibration that was named, or else that in the folder of the model"
-    model = ctx.params.get('model')
-    if given or not model: return given
-    if (Path(model)/'calibration.json').exists(): return str(Path(model)/'calibration')
-    raise click.ClickException(
-        f'{model} has no calibration.json: name one with --calibration, or make it with `lmd calibrate '
-        f'SCORES --out {model}/calibration`, of scores of in-domain images not used in training')
 
 # %% ../nbs/45_cli_pictures.ipynb #detect-options
 def _detect_options(command):
@@ -36,8 +25,11 @@ def _detect_options(command):
         click.option('--tile', 'tiled', is_flag=True,
             help='Judge all of a picture, by squares side by side; otherwise the square in its middle.'),
         click.option('--fpr', default=.05, help='Share of in-domain images that may be flagged.'),
-        click.option('--calibration', callback=_beside,
-            help='As written by `lmd calibrate`. [default: calibration in the folder of the model]')):
+        click.option('--calibration', help='As written by `lmd calibrate`: its path, or its name beside the '
+            'model. Released models have calibration, which is LMD alone; default-panel, LMD and other '
+            'methods that tell most together; and cheap-panel, the best for at most 25 evaluations of the '
+            "network an image. Panels also need weights of pretrained networks (`lmd weights`) and the "
+            "model's own set in --root. [default: calibration]")):
         command = option(command)
     return command
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLOOR', 'combinations', 'measurements', 'log_quantity', 'Combination', 'ZScores', 'Mahalanobis', 'Mixture', 'Ranks',
            'save_plain', 'load_plain', 'combination_from', 'split_validation', 'choose_together', 'choose',
-           'read_study', 'absolute_and_relative', 'standard_candidates']
+           'read_study', 'absolute_and_relative', 'check_quantities', 'standard_candidates']
 
 # %% ../nbs/32_combination.ipynb #imports
 import hashlib, json, os
@@ -349,6 +349,16 @@ def absolute_and_relative(
     plain = [d for d in distances if not d.endswith('_fill')]
     if not plain: raise ValueError(f'no distances of reconstructions among {distances}')
     return plain, [f'{d}/fill' for d in plain if f'{d}_fill' in distances]
+
+# %% ../nbs/32_combination.ipynb #check-quantities
+def check_quantities(
+    quantities: tuple, # asked for, see `log_quantity`
+    distances: list, # that were measured
+):
+    "Raise ValueError, with all quantities that there are, at one that cannot be made of these distances"
+    known = [*distances, *(f'{d}/fill' for d in distances if f'{d}_fill' in distances)]
+    if unknown := [q for q in quantities if q not in known]:
+        raise ValueError(f'{unknown[0]} was not measured; there are {", ".join(known)}')
 
 # %% ../nbs/32_combination.ipynb #by-z-scores
 def _by_z_scores(group, q):

@@ -4,10 +4,13 @@
 
 # %% auto #0
 __all__ = ['BETS', 'conformal_p_values', 'flagged_rank', 'rate_interval', 'flag_threshold', 'repeated_splits',
-           'benjamini_hochberg', 'DriftAlarm', 'seed_spread']
+           'benjamini_hochberg', 'DriftAlarm', 'seed_spread', 'check_calibrating', 'warn_of_repeated', 'warn_of_images']
 
 # %% ../nbs/33_conformal.ipynb #imports
+import json, logging, warnings
 from bisect import bisect_left, bisect_right, insort
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +19,12 @@ from fastcore.basics import patch
 
 from .random import Randomness
 from .plots import check_scores
+from .sets import registry
+from .checkpoints import checkpoint_fingerprint, read_json
+from .outliers import file_setting
 from .combination import Combination
+
+_log = logging.getLogger('lmd')
 
 # %% ../nbs/33_conformal.ipynb #p-values
 def conformal_p_values(
@@ -192,3 +200,59 @@ def seed_spread(
         for p in range(P): drawn[p::P] = rng.choice(drawn[p::P], len(drawn[p::P]))
         scores.append(combination.score({name: d[:, drawn] for name, d in measured.items()}))
     return float(np.sqrt(np.var(scores, axis=0, ddof=1).mean()*A/(A - 1)))
+
+# %% ../nbs/33_conformal.ipynb #check-calibrating
+def _held(about, setting):
+    "What a score file holds: texts, one a distance of each method with all that decides it"
+    parts = setting.settings().values() if setting.method == 'panel' else [setting]
+    made = [{**asdict(replace(part, n=None)), 'method': part.method} for part in parts]
+    return {json.dumps([about['weights'], about['data'], about['split'], own | {'distances': d}])
+            for own in made for d in own.get('distances', ['all'])}
+
+def check_calibrating(
+    files: list, # score files that are to calibrate one detector
+) -> list: # metadata and setting of each
+    "Raise ValueError where one is of made-up outliers, or holds scores that one before it holds"
+    opened, known = [file_setting(path) for path in files], {}
+    for path, (about, setting) in zip(files, opened):
+        source, (split, _, kind) = about['source'], about['split'].partition(':')
+        if kind: raise ValueError(f'{path} holds outliers ({kind}) that were made of {source}, no in-domain '
+                                  f'images: calibrate on scores of {source}:{split}')
+        held = _held(about, setting)
+        if again := held & set(known):
+            raise ValueError(f'{path} holds scores of the same method and setting as {known[again.pop()]}: '
+                             'name one of the two, or score all distances into one file')
+        known |= dict.fromkeys(held, path)
+    return opened
+
+# %% ../nbs/33_conformal.ipynb #warn-repeated
+def warn_of_repeated(
+    repeated: int|None, # calibration images that are equal to others of them; None = unknown
+    total: int, # calibration images
+):
+    "Warn of images that stand among the calibration images again"
+    if repeated:
+        warnings.warn(f'{repeated} of {total} calibration images repeat others of them, so more may be '
+                      'flagged than the false-positive rate says: take each image once', stacklevel=3)
+
+# %% ../nbs/33_conformal.ipynb #warn-of-images
+def _trained_on(folder, weights):
+    "The set that a checkpoint names; None where the folder is not the checkpoint with these weights"
+    try: same = (folder/'lmd.json').is_file() and checkpoint_fingerprint(folder) == weights
+    except (ValueError, OSError): return None                # a damaged one
+    return read_json(folder/'lmd.json').get('data') if same else None
+
+def warn_of_images(
+    path: str|Path, # score file that calibrates
+    places: list, # folders, one of which may be the checkpoint that the scores were made with
+):
+    "Warn of images of a registered set other than the checkpoint's own, and of its training images"
+    about, _ = file_setting(path)
+    found = [own for place in places if (own := _trained_on(Path(place), about['weights']))]
+    source, own, registered = about['source'], (found or [None])[0], 'pictures' not in about
+    if own and source != own and source in registry and registered:
+        _log.warning(f"{path} holds scores of {source}, but {about['model']} was trained on {own}: "
+                     f'images of {own} itself may be flagged more often than asked for')
+    if own == source and about['split'] == 'train':
+        _log.warning(f"{path} holds scores of images that {about['model']} was trained on: new ones score "
+                     'higher and are flagged more often than asked for; calibrate on others')

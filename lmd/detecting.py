@@ -327,9 +327,9 @@ def detect_lines(
     if maps: name_strangers(maps, report.maps, '[0-9]'*6 + '*.png', 'a map of this run')
 
 # %% ../nbs/41_detecting.ipynb #processes
-def _processes(detector, n, batch, asked):
+def _processes(report, n, batch, asked):
     "How many processes measure n pictures"
-    denoiser = getattr(detector, 'denoiser', None)
+    denoiser = getattr(detector := report.calibrated.detector, 'denoiser', None)
     device = denoiser.device.type if denoiser else 'cpu'
     if device != 'cpu':
         if (asked or 1) > 1: raise ValueError(f'--processes are for a CPU: on {device}, leave them away')
@@ -355,12 +355,12 @@ def detect(
 ): # yields lines of csv
     "Judge pictures and write the page; raises as `load_split` and `detect_lines`."
     if page: check_target(page, ours=is_run_report)
-    options, detector = options | {'explained': bool(page)}, report.calibrated.detector
+    options |= {'explained': bool(page)}
     if source == '-': yield from detect_lines(report, stream_batches(lines, skip_unreadable, say), **options)
     else:
         images = load_split(*parse_source(source, split), root=root, skip_unreadable=skip_unreadable)
-        batches = source_batches(images, detector.attempts, batch, skip_unreadable, say)
-        options |= {'total': len(images), 'processes': _processes(detector, len(images), batch, processes)}
+        batches = source_batches(images, report.calibrated.detector.attempts, batch, skip_unreadable, say)
+        options |= {'total': len(images), 'processes': _processes(report, len(images), batch, processes)}
         with _journal(run_folder(work, report.calibrated, images)) as journal:
             yield from detect_lines(report, batches, journal=journal, **options)
     report.notes += filter(None, [hopeless(report)])

@@ -22,8 +22,10 @@ from .files import read_metadata, read_scores
 from .evaluation import best_first, roc_auc
 from .settings import AnySetting, make_setting, Setting
 from .outliers import file_setting, source_name
-from .combination import absolute_and_relative, Combination, FLOOR, log_quantity, measurements
-from .calibration import _warn_of_repeated, calibrate_scores, CalibratedDetector, identify
+from .combination import (
+    absolute_and_relative, check_quantities, Combination, FLOOR, log_quantity, measurements)
+from .conformal import check_calibrating, warn_of_images, warn_of_repeated
+from .calibration import calibrate_scores, CalibratedDetector, identify
 
 # %% ../nbs/35_panel.ipynb #one
 LOGGED = ('lmd', 'features', 'repairing', 'super-resolution') # methods that measure distances, at least 0
@@ -63,8 +65,7 @@ class PanelZ(Combination):
 # %% ../nbs/35_panel.ipynb #linear
 def _linear(measured, quantity):
     "A score that may be negative; raises ValueError where it is missing, NaN or infinite"
-    if quantity not in measured:
-        raise ValueError(f'{quantity} was not measured; there are {", ".join(measured)}')
+    check_quantities((quantity,), list(measured))
     x = np.asarray(measured[quantity], np.float64).mean(1)
     if not np.isfinite(x).all(): raise ValueError(f'{quantity}: {(~np.isfinite(x)).sum()} of {len(x)} images '
                                                   'have NaN or infinite scores')
@@ -92,7 +93,8 @@ class PanelSetting(AnySetting):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.members: raise ValueError('members is empty; name at least one')
+        if not self.members: raise ValueError("members is empty; name at least one, in params.yaml or with "
+                                              "--set 'members={lmd: {steps: 1}, texture: {method: msma}}'")
         if bad := [m for m in self.members if not isinstance(m, str) or not m or set(m) & set(':/ ')]:
             raise ValueError(f"a member's name is a word without colon or slash, not {bad[0]!r}")
         own = {'dtype': self.dtype} if self.dtype != 'bf16' else {}
@@ -145,11 +147,10 @@ class Panel:
     def _each(self):                                                     # evaluations per image of each run
         return np.mean(self.evaluations, 0).tolist() if self.evaluations else [d.nfe for d, *_ in self.runs]
 
-    nfe = property(lambda self: round(sum(self._each()), 1))             # network evaluations per image
-
-    @property
-    def passes(self):                                                    # their mean cost in forward passes
+    def _passes(self):
         return np.dot(self._each(), [getattr(d, 'passes', 1) for d, *_ in self.runs]).item()/self.nfe
+    nfe = property(lambda self: round(sum(self._each()), 1))             # network evaluations per image
+    passes = property(_passes)                                           # their mean cost in forward passes
 
 # %% ../nbs/35_panel.ipynb #measure
 @patch
@@ -263,8 +264,7 @@ def _reached(combination, studies):
     reached = {}
     for model, (fit, inside, outside) in studies.items():
         known = combination.fit(fit).score(inside)
-        for kind, d in outside.items():
-            reached[f'{model} {kind}'.strip()] = roc_auc(known, combination.score(d))
+        for k, d in outside.items(): reached[f'{model} {k}'.strip()] = roc_auc(known, combination.score(d))
     return {'mean': float(np.mean(list(reached.values()))), **reached}
 
 def _forward(groups, studies, nfe, most, gain, make):
@@ -365,15 +365,15 @@ def calibrate_panel(
     each: str='member', # see `PanelZ`
     seed: int=0, # of which half fits and which calibrates
 ) -> CalibratedDetector: # calibrated, without a network
-    "Calibrate score files as one detector; raises ValueError as `read_panel`, `PanelZ` and `fit`"
+    "One detector; raises ValueError as `check_calibrating`, `read_panel`, `check_quantities` and `PanelZ`"
     named = files if isinstance(files, dict) else _named(files)
+    opened = [about for about, _ in check_calibrating(named.values())]
     measured, index, members, weights = read_panel(named)
-    _warn_of_repeated(max(read_metadata(path).get('repeated') or 0 for path in named.values()), len(index))
+    warn_of_repeated(max(about.get('repeated') or 0 for about in opened), len(index))
     quantities = tuple(quantities) or sum(panel_quantities(list(measured), members).values(), ())
-    if unknown := [q for q in quantities if q.removesuffix('/fill') not in measured]:
-        raise ValueError(f"{unknown[0]} was not measured; there are {', '.join(measured)}")
+    check_quantities(quantities, list(measured))
     setting = PanelSetting(members=_needed(members, quantities))
-    networks = dict(item for p in named.values() for item in read_metadata(p).get('networks', {}).items())
+    networks = dict(item for about in opened for item in about.get('networks', {}).items())
     identity = {'weights': weights, 'method': 'panel', 'networks': networks, 'setting': asdict(setting)}
     z = PanelZ(quantities, combine=combine, each=each, linear=linear_quantities(quantities, members))
     made = CalibratedDetector(None, z, json.loads(json.dumps(identity)), seed).calibrate_measured(measured)
@@ -385,9 +385,16 @@ def calibrate_files(
     files: list, # score files of in-domain images that the model was not trained on
     out: str|Path, # the calibration to write: `out`.json and `out`.safetensors
     quantities: tuple=(), # what is combined; () = as `calibrate_scores` or `calibrate_panel` choose
+    combine: str|None=None, # see `PanelZ`, and `ZScores` for one file of distances; None = as these two
+    each: str|None=None, # of a panel, see `PanelZ`; None = 'member'
     seed: int=0, # of which half fits and which calibrates
+    models: str|Path='checkpoints', # folder of the checkpoints, which name their sets
 ) -> CalibratedDetector: # calibrated, without a network
     "A file of distances is calibrated alone, others as a panel; raises ValueError as these two do"
-    if len(files) == 1 and read_metadata(files[0]).get('method') in LOGGED:
-        return calibrate_scores(files[0], out, quantities, seed)
-    return calibrate_panel(files, out, quantities, seed=seed)
+    about, ways = read_metadata(files[0]), {k: w for k, w in (('combine', combine), ('each', each)) if w}
+    single = len(files) == 1 and about.get('method') in LOGGED
+    if single and each: raise ValueError(f'{files[0]} is one file of distances, no panel: leave each away')
+    make, scores = (calibrate_scores, files[0]) if single else (calibrate_panel, files)
+    made = make(scores, out, quantities, seed=seed, **ways)
+    warn_of_images(files[0], (Path(out).parent, Path(models)/about['model']))
+    return made

@@ -1,6 +1,9 @@
 "The commands from end to end on a small model: what they print and write."
 import io
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,10 +25,10 @@ from conftest import QUICKLY, largest_relative_difference, message, train
 from lmd import cli
 from lmd.calibration import open_calibrated
 from lmd.cli import main
-from lmd.combination import measurements
+from lmd.combination import load_plain, measurements, save_plain
 from lmd.data import load, registry, to_model
 from lmd.files import read_metadata, write_table
-from lmd.settings import methods
+from lmd.settings import load_params, methods
 
 REPAIRING = "--setting", "repairing", "--device", "cpu"
 
@@ -380,6 +383,36 @@ def test_calibrate(lmd, calibrated, model):
     assert "package.json is no calibration" in message(lmd(*calibrate, "package", code=1))
 
 
+def test_calibrate_looks_at_what_is_scored(lmd, calibrated, model, tmp_path):
+    "Made-up outliers and repeated scores are refused; images of another set bring a warning"
+    val, letters = "scores/tiny/longer/digits-val.parquet", "scores/tiny/longer/letters.parquet"
+    with_model = "--model", model, "--setting", "longer", "--device", "cpu"
+    lmd("score", "digits:val:flip", *with_model, "--out", tmp_path / "flip.parquet")
+    shutil.copy(val, tmp_path / "copy.parquet")
+    for files, words in (([tmp_path / "flip.parquet"], "outliers (flip) that were made of digits"),
+                         ([val, tmp_path / "flip.parquet"], "outliers (flip) that were made of digits"),
+                         ([val, val], "the same method and setting"),
+                         ([val, tmp_path / "copy.parquet"], "copy.parquet holds scores of the same method")):
+        assert words in message(lmd("calibrate", *files, "--out", tmp_path / "no", code=1))
+    assert not (tmp_path / "no.json").exists()
+    doubt = "holds scores of letters, but tiny was trained on digits"
+    assert doubt in lmd("calibrate", letters, "--out", tmp_path / "letters").stderr
+    elsewhere = lmd("calibrate", letters, "--out", tmp_path / "letters", "--models", tmp_path)
+    assert "trained on" not in elsewhere.stderr                      # the model is not there to be asked
+    assert "trained on" not in lmd("calibrate", val, "--out", tmp_path / "good").stderr
+
+
+def test_calibrate_in_other_ways(lmd, calibrated, tmp_path):
+    calibrate = "calibrate", "scores/tiny/longer/digits-val.parquet", "--out", tmp_path / "way"
+    lmd(*calibrate, "--combine", "mean", "--quantity", "mse")
+    about = json.loads((tmp_path / "way.json").read_text())["combination"]
+    assert (about["combine"], about["quantities"]) == ("mean", ["mse"])
+    assert "there are mean, upper, max" in message(lmd(*calibrate, "--combine", "fisher", code=1))
+    assert "leave each away" in message(lmd(*calibrate, "--each", "column", code=1))
+    assert "member" in message(lmd(*calibrate, "--each", "image", code=2))
+    assert "there are ssim, mse" in message(lmd(*calibrate, "--quantity", "lmd:mse", code=1))
+
+
 def test_detect(lmd, calibrated, model):
     table = pd.read_csv(io.StringIO(lmd("detect", "letters", *calibrated, "--fpr", .1).stdout))
     assert list(table) == ["image", "score", "p_value", "flagged"] and table["image"][3] == "letters 3"
@@ -405,11 +438,33 @@ def test_detect_finds_the_calibration_of_the_model(lmd, calibrated, model):
     got = lmd("detect", "./pictures", "--model", model, "--device", "cpu", code=1)
     assert "has no calibration.json" in message(got)
     lmd("calibrate", "scores/tiny/longer/digits-val.parquet", "--out", model / "calibration")
+    lmd("calibrate", "scores/tiny/longer/digits-val.parquet", "--out", model / "cheap-panel")
     try:
         alone = lmd("detect", "./pictures", "--model", model, "--device", "cpu").stdout
         assert alone == lmd("detect", "./pictures", *calibrated).stdout      # the weights are still the same
+        named = "--calibration", "cheap-panel", "--model", model, "--device", "cpu"
+        assert alone == lmd("detect", "./pictures", *named).stdout
+        got = lmd("detect", "./pictures", "--calibration", "default-panel", *named[2:], code=1)
+        assert "there is no default-panel.json" in message(got)
+        assert f"beside the weights in {model}: calibration, cheap-panel)" in message(got)
     finally:
-        for file in model.glob("calibration.*"): file.unlink()
+        for file in [*model.glob("calibration.*"), *model.glob("cheap-panel.*")]: file.unlink()
+
+
+def test_detect_refuses_before_it_fits(lmd, calibrated, monkeypatch, tmp_path):
+    "What is cheap to look at is looked at first: weights, the rate, the pictures"
+    def dear(*_): raise AssertionError("a detector was made for nothing")
+    monkeypatch.setattr("lmd.settings.Setting.detector", dear)
+    about, arrays = load_plain("calibrated")
+    about["identity"]["weights"] = "others"
+    save_plain(tmp_path / "other", about, arrays)
+    (tmp_path / "empty").mkdir()
+    other = *calibrated[:3], tmp_path / "other", *calibrated[4:]
+    for source, options, words in (("./pictures", other, "was calibrated for another detector: weights was"),
+                                   ("./pictures", (*calibrated, "--fpr", .001), "cannot flag anything"),
+                                   (tmp_path / "empty", calibrated, "empty"),
+                                   (tmp_path / "nowhere", calibrated, "nowhere")):
+        assert words in message(lmd("detect", source, *options, code=1))
 
 
 def test_detect_looks_at_all_of_a_picture(lmd, calibrated, tmp_path):
@@ -532,7 +587,45 @@ def test_a_panel_of_score_files(lmd, place, model):
         lmd("score", "digits:val", "--model", model, *setting, *more, "--out", files[-1])
     said = lmd("calibrate", *files, "--out", "panel/both").stdout
     assert "lmd:ssim" in said and "msma:msma" in said and "calibrated on 100 images" in said
+    lmd("calibrate", *files, "--combine", "fisher", "--each", "column", "--out", "panel/fisher")
+    ways = [json.loads(Path(f"panel/{name}.json").read_text())["combination"] for name in ("both", "fisher")]
+    assert [(way["combine"], way["each"]) for way in ways] == [("upper", "member"), ("fisher", "column")]
+    no = "calibrate", *files, "--out", "panel/no"
+    assert "upper or max or fisher, not 'sum'" in message(lmd(*no, "--combine", "sum", code=1))
+    assert "there are lmd:ssim, lmd:mse, msma:msma" in message(lmd(*no, "--quantity", "ssim", code=1))
     got = lmd("detect", "./pictures", "--model", model, "--calibration", "panel/both", "--device", "cpu")
     assert len(got.stdout.splitlines()) == 5
     lmd("score", "digits", "--model", model, *QUICKLY, "--out", "panel/test.parquet")
     assert "differ" in message(lmd("calibrate", files[0], "panel/test.parquet", "--out", "panel/no", code=1))
+
+
+def test_a_panel_without_members(lmd, model, tmp_path):
+    "The message shows how members are given, and what it shows is taken"
+    score = "score", "digits:val", "--model", model, "--method", "panel", "--out", tmp_path / "panel.parquet"
+    said = message(lmd(*score, "--device", "cpu", code=1))
+    assert "members is empty" in said
+    shown = re.search("--set '(members=.*)'", said)[1]
+    assert list(load_params("settings", "panel", changes=[shown]).members) == ["lmd", "texture"]
+
+
+def test_a_panel_of_pictures(lmd, place, tmp_path, monkeypatch):
+    "The tutorial's panel: members that are fitted find the pictures that the model was trained on"
+    digits = load("digits", "train", root=place / "data")
+    for split, some in (("train", digits[:200]), ("val", digits[200:260])):
+        (folder := tmp_path / "pictures" / split).mkdir(parents=True)
+        for i, picture in enumerate(some): Image.fromarray(picture).save(folder / f"{i}.png")
+    shutil.copy(place / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    cpu = "--device", "cpu"
+    lmd("train", "pictures/", "--config", "short", "--out", "mine", *cpu)
+    val = "score", "pictures/", "--split", "val", "--model", "mine", *cpu
+    lmd(*val, "--setting", "quick", "--out", "val.parquet")
+    lmd(*val, "--method", "msma", "--set", "levels=2", "--out", "msma.parquet")
+    said = lmd("calibrate", "val.parquet", "msma.parquet", "--out", "mine/default-panel")
+    assert "msma:msma" in said.stdout and "was trained on" not in said.stderr
+    named = "--model", "mine", "--calibration", "default-panel"
+    got = lmd("detect", "pictures/val", *named, "--fpr", .1, *cpu)
+    assert len(got.stdout.splitlines()) == 61
+    members = "members={lmd: {steps: 2, attempts: 2, distances: [mse]}, texture: {method: msma, levels: 2}}"
+    lmd(*val, "--method", "panel", "--set", members, "--out", "panel.parquet")
+    assert "texture:msma" in lmd("calibrate", "panel.parquet", "--out", "mine/default-panel").stdout
