@@ -262,7 +262,7 @@ def _quantities(frame, path):
     return known
 
 # %% ../nbs/31_outliers.ipynb #score-of-file
-_distances = {'lpips', 'ssim', 'mse', 'alexnet', 'simclrv2'} # that are no less than 0
+_distances = {'lpips', 'ssim', 'mse', 'alexnet', 'efficientnet', 'simclrv2'} # that are no less than 0
 
 def _score_of(path, column, aggregate):
     "One score an image of a score file; raises ValueError on what is no distance, or the same for all"

@@ -150,7 +150,8 @@ def inpaint(self: Setting):
 @patch
 def networks(self: Setting) -> dict: # name -> md5 of the weights which `lmd weights` takes
     "Pretrained networks of the distances"
-    bases = {d.removesuffix('_fill').replace('lpips', 'alexnet') for d in self.distances}
+    named = {'lpips': 'alexnet', 'efficientnet': 'efficientnet-lite0'}       # the others have their own name
+    bases = {named.get(d, d) for d in (d.removesuffix('_fill') for d in self.distances)}
     return {name: pretrained[name].md5 for name in sorted(bases & set(pretrained))}
 
 # %% ../nbs/29_settings.ipynb #setting-detector

@@ -98,8 +98,9 @@ def make_methods(folder, model, source, rng):
 
 def make_recipes(folder):
     "Three trainings by each of three recipes, on test images and on outliers that are made"
+    source = {True: f"{PAIRS[1][0]}-val-letter", False: PAIRS[1][1]}
     rows = [dict(recipe=recipe, seed=k, steps=9, detector=detector, NFE=100, images=8, made=made,
-                 **{"out-of-domain": PAIRS[1][1], "ROC-AUC": .9 + .01 * k + gain - .2 * made})
+                 **{"out-of-domain": source[made], "ROC-AUC": .9 + .01 * k + gain - .2 * made})
             for recipe, gain in (("own", 0), ("better", .02), ("worse", -.02)) for k in range(3)
             for detector in ("LPIPS", "panel") for made in (False, True)]
     save(folder / PAIRS[1][0] / "recipes", pd.DataFrame(rows))
@@ -110,7 +111,14 @@ def make_early(folder, rng):
     model, outside = PAIRS[0]
     for source in (model, outside):
         d = noise(rng, IMAGES * ATTEMPTS, .2 * (model != source))
-        write(folder, f"{model}-early", "early", source, {"lpips": d})
+        write(folder, f"{model}-early", "default", source, {"lpips": d})
+
+
+def make_cosine(folder, rng):
+    "Of few images LPIPS and, better, features of another network; the last model was not scored"
+    for model, source in itertools.product(SETS[:2], SETS):
+        d = noise(rng, (20 * ATTEMPTS, 2)) + (model != source) * np.array([.1, 2])
+        write(folder, model, "cosine", source, dict(zip(("lpips", "efficientnet"), d.T)))
 
 
 def make_faces(folder, rng):
@@ -249,7 +257,8 @@ def scores(tmp_path_factory):
     "Scores of three models on three sets, of every method, and the tables of every study"
     folder = tmp_path_factory.mktemp("scores")
     make_settings(folder, np.random.default_rng(0))
-    makers = make_faces, make_validation, make_repairs, make_maps, make_students, make_plane, make_early
+    makers = (make_faces, make_validation, make_repairs, make_maps, make_students, make_plane, make_early,
+              make_cosine)
     for seed, make in enumerate(makers, 2): make(folder, np.random.default_rng(seed))
     make_frontier(folder)
     make_recipes(folder)
@@ -370,7 +379,7 @@ def check_detector(out, scores):
     assert (out / "recipes-kmnist7k-panel.png").exists()
     model, outside = PAIRS[0]
     went_on = table(out, "early", "network").loc["went on"]
-    expected = area(scores, f"{model}-early", outside, "early", few=IMAGES, inside=model)
+    expected = area(scores, f"{model}-early", outside, "default", few=IMAGES, inside=model)
     assert went_on["ROC-AUC"] == pytest.approx(expected, abs=1e-5)
     assert went_on["difference"] == pytest.approx(expected - 1, abs=1e-5)
     assert table(out, "early-findings")["verdict"].tolist() == ["is refuted"]
@@ -586,10 +595,26 @@ def check_table3(out, scores):
         expected = area(scores, model, outside, "default", name.lower(), few=IMAGES)
         assert distances.loc[(model, outside, name), "ROC-AUC"] == pytest.approx(expected, abs=1e-5)
     assert (distances.xs("AlexNet", level="distance")["note"] == "no alexnet in the scores").all()
+    check_stand_in(out, scores, distances.xs("EfficientNet-Lite0, cosine", level="distance"))
     assert (aggregations["ROC-AUC"] == 1).all()                      # LPIPS is perfect in every way
     assert (aggregations["difference"].dropna() == 0).all()
     assert aggregations["difference"].isna().sum() == len(PAIRS)
     assert set(table(out, "findings")["verdict"]) == {"is undecided"}
+
+
+def check_stand_in(out, scores, lines):
+    "Another network in the place of SimCLRv2, of fewer images, beside LPIPS of the same ones"
+    fair = table(out, "features", "in-domain", "out-of-domain")
+    assert fair.index.tolist() == [tuple(pair) for pair in PAIRS[:2]]
+    assert fair["paper SimCLRv2"].tolist() == [.983, .92] and lines["paper"].isna().all()
+    for pair in map(tuple, PAIRS[:2]):
+        lpips, line = area(scores, *pair, "cosine"), fair.loc[pair]
+        assert [line["LPIPS"], line["difference"]] == pytest.approx([lpips, 1 - lpips], abs=1e-5)
+        assert line["n"] == lines.loc[pair, "n"] == "20 + 20" and lines.loc[pair, "ROC-AUC"] == 1
+        assert lines.loc[pair, "difference"] == line["difference"]
+    assert lines["note"].fillna("").tolist() == ["", "", "not scored yet: fashionmnist, mnist"]
+    assert table(out, "features-findings")["verdict"].tolist() == ["is refuted"] * 2
+    assert metrics(out)["mnist_kmnist7k"]["EfficientNet-Lite0, cosine"] == 1
 
 
 def check_table4(out, scores):
@@ -636,7 +661,7 @@ def check_figure7(out, scores):
 
 # parameters that fit the made-up scores; a notebook takes those that it has
 MADE_UP = dict(
-    pairs=PAIRS, went_on=dict(early=PAIRS[:1]), setting="default", draws=5, steps=100, fpr=.1,
+    pairs=PAIRS, setting="default", draws=5, steps=100, fpr=.1,
     models=list(SETS), kinds=["flip", "blend"], others=["default"], rates=[.1], splits=50,
     claims=[["cheap", "lpips", 0.], ["dear", "combined", -.05]], combination="ssim, median")
 

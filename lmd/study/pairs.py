@@ -142,7 +142,8 @@ def read_pairs(
 
 # %% ../../nbs/study/02_pairs.ipynb #distance-names
 distance_names = { # column of a score file: its name in tables
-    'lpips': 'LPIPS', 'ssim': 'SSIM', 'mse': 'MSE', 'alexnet': 'AlexNet', 'simclrv2': 'SimCLRv2'}
+    'lpips': 'LPIPS', 'ssim': 'SSIM', 'mse': 'MSE', 'alexnet': 'AlexNet', 'simclrv2': 'SimCLRv2',
+    'efficientnet': 'EfficientNet-Lite0, cosine'}
 
 # %% ../../nbs/study/02_pairs.ipynb #shared-columns
 def shared_columns(

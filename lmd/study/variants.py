@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['method_variants', 'far_from_trained', 'result_row', 'add_average', 'fill_texts', 'save_metrics', 'Variant',
-           'compare_variants', 'plot_variants', 'evaluate_methods', 'methods_table', 'method_differences']
+           'compare_variants', 'join_variants', 'add_published', 'plot_variants', 'evaluate_methods', 'methods_table',
+           'method_differences']
 
 # %% ../../nbs/study/03_variants.ipynb #imports
 import json
@@ -126,6 +127,27 @@ def compare_variants(
         raise FileNotFoundError(f'none of the {len(pairs)} pairs has scores of any {kind} in {scores}; '
                                 'make them with lmd score')
     return table
+
+# %% ../../nbs/study/03_variants.ipynb #join-variants
+def join_variants(
+    table: pd.DataFrame, # of `compare_variants`
+    other: pd.DataFrame, # of the same on other images, or without any line
+    kind: str, # the column with the variants' names
+) -> pd.DataFrame: # both, by pair
+    "Put lines below those of their pair; a variant that the table has already is not taken again."
+    both = pd.concat([table, other[~other[kind].isin(table[kind])]], ignore_index=True)
+    place = both.groupby(['in-domain', 'out-of-domain'], sort=False).ngroup()
+    return both.loc[place.sort_values(kind='stable').index].reset_index(drop=True)
+
+# %% ../../nbs/study/03_variants.ipynb #add-published
+def add_published(
+    table: pd.DataFrame, # with columns in-domain, out-of-domain
+    paper: str, # one of `paper_tables`
+    names: list[str], # of its columns
+) -> pd.DataFrame: # one more column for each: 'paper NAME'
+    "Put values of the paper beside a table; raises ValueError as `paper_value`."
+    pairs = list(zip(table['in-domain'], table['out-of-domain']))
+    return table.assign(**{f'paper {name}': [paper_value(paper, *p, name) for p in pairs] for name in names})
 
 # %% ../../nbs/study/03_variants.ipynb #variants-panel
 def _variants_panel(ax, pair, lines, names, kind):
