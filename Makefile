@@ -32,8 +32,9 @@ report: $(STAMP) ## all tables and figures from the scores in git; needs no data
 verify: $(STAMP) ## 100 images of every score file once more, in float32 (after `make data`)
 	lmd verify scores/*/*/*.parquet -n 100
 
-bench: $(STAMP) ## lmd beside its network, the paper's loop, RePaint; a million images (after `make data`)
+bench: $(STAMP) ## lmd beside its network, the paper's loop, RePaint; panels; a million images (after `make data`)
 	lmd study bench
+	lmd study panel-seconds $(addprefix checkpoints/,mnist kmnist7k-early fashionmnist-early cifar10 cifar100)
 	lmd study million
 
 paper-scale: $(STAMP) ## the paper at its own size, for a GPU; with DRY=1 only what would run, and its cost

@@ -46,7 +46,7 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 PAGES = list(PARAMS["pages"])
 # by make bench and make trust, on whoever's machine
 MEASURED = {f"scores/{place}" for place in ("mnist/benchmark", "mnist/benchmark-bf16", "mnist/million",
-                                            "trust/trust")}
+                                            "panel-seconds", "trust/trust")}
 
 
 def tool(*args, cwd=ROOT):
@@ -248,6 +248,31 @@ def test_links_of_the_notebooks():
         links = {m for text in texts for m in re.findall(r"\]\(([^)#\s]+)\)", text)}
         broken = {m for m in links if not re.match(r"\w+:", m) and not (notebook.parent / m).exists()}
         assert broken == set(), notebook.relative_to(ROOT)
+
+# ---- panels
+
+def test_released_panels_are_those_of_the_page():
+    "The page chooses panels, and so does the stage that releases them"
+    known = pd.read_csv(ROOT / "reports/detector/panels.csv").set_index(["network", "detector"])
+    command = main.get_command(None, "study").get_command(None, "calibrate")
+    option = next(option for option in command.params if option.name == "kinds")
+    kinds = papermill.inspect_notebook(ROOT / "nbs/paper/detector.ipynb")["kinds"]["default"]
+    assert set(option.default) == {kind for kind in ast.literal_eval(kinds.partition("#")[0]) if kind in known}
+    for (network, detector), row in known.drop(index="panel without labels", level="detector").iterrows():
+        file = ROOT / "checkpoints" / network / f"{detector.replace(' ', '-')}.json"
+        released = json.loads(file.read_text(encoding="utf-8"))["combination"]
+        assert [released[k] for k in ("combine", "each")] == [row["combine"], row["each"]], file
+        members = {q.partition(":")[0] for q in released["quantities"]}
+        assert members == {group.split()[0] for group in row["groups"].split(", ")}, file
+
+
+def test_each_detector_has_its_ten_pairs():
+    pairs = pd.read_csv(ROOT / "reports/detector/pairs.csv")
+    named = pd.read_csv(ROOT / "reports/detector/averages.csv").set_index("detector")["all pairs"]
+    for detector, lines in pairs.groupby("detector"):
+        assert len(lines) == 10 and not lines[["in-domain", "out-of-domain"]].duplicated().any()
+        assert lines["ROC-AUC"].between(lines["low"], lines["high"]).all()
+        assert named[detector] == pytest.approx(lines["ROC-AUC"].mean(), abs=1e-5)
 
 
 # ---- dependencies

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Study', 'study', 'localise_command', 'sensitivity_command', 'compare_maps_command', 'tomography_command',
            'frontier_command', 'calibrate_command', 'recipes_command', 'outlier_aware_command', 'plane_command',
-           'bench_command', 'million_command', 'page_command', 'plan_command']
+           'bench_command', 'million_command', 'panel_seconds_command', 'page_command', 'plan_command']
 
 # %% ../../nbs/study/23_cli.ipynb #imports
 from pathlib import Path
@@ -298,6 +298,18 @@ def million_command(images, out):
     "Score generated images with a tiny network, and a tenth of them: time and peak memory."
     from lmd.study.benchmark import run_million
     _show(run_million(images, out))
+
+# %% ../../nbs/study/23_cli.ipynb #panel-seconds
+@study.command('panel-seconds')
+@click.argument('networks', metavar='MODEL...', nargs=-1, required=True)
+@click.option('-n', default=64, show_default=True, type=click.IntRange(2),
+              help="Images of a model's own test set.")
+@click.option('--out', default='scores/panel-seconds', type=Target(folder=True), help='Folder of table.csv.')
+@shared_options('root', 'device')
+def panel_seconds_command(networks, n, out, root, device):
+    "Time LMD and the panels of each MODEL, a checkpoint folder with its calibrations beside it."
+    from lmd.study.panel_study import panel_seconds
+    _show(panel_seconds(networks, out, n, root, device))
 
 # %% ../../nbs/study/23_cli.ipynb #page
 @study.command('page')

@@ -4,24 +4,30 @@
 
 # %% auto #0
 __all__ = ['EARLY', 'panel_folders', 'panel_networks', 'panel_candidates', 'choose_panels', 'scored_pairs', 'chosen_table',
-           'calibrated_panels', 'panel_pairs', 'network_pairs', 'early_pairs', 'lmd_pairs', 'beside_paper',
-           'calibrate_released', 'panel_coverage', 'outlier_ranks', 'telling_kinds']
+           'calibrated_panels', 'panel_pairs', 'lmd_pairs', 'network_pairs', 'early_pairs', 'beside_paper',
+           'calibrate_released', 'panel_seconds', 'panel_coverage', 'group_areas', 'outlier_ranks', 'telling_kinds']
 
 # %% ../../nbs/study/22_panel_study.ipynb #imports
 from copy import deepcopy
+from itertools import product
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pandas as pd
 
-from ..checkpoints import CALIBRATIONS
+from ..checkpoints import CALIBRATIONS, read_about
 from ..conformal import conformal_p_values, rate_interval
-from ..calibration import calibrate_candidate, calibrate_scores, CalibratedDetector, judged
+from ..calibration import (
+    calibrate_candidate, calibrate_scores, CalibratedDetector, judged, open_calibrated)
+from ..data import load
 from ..evaluation import best_first, roc_auc
 from ..panel import (
     calibrate_panel, choose_panel, linear_quantities, member_nfe, panel_groups, PanelZ, read_panel,
     read_panel_study)
-from .detection import read_trials
+from .detection import beside_best, read_trials
+from ..plots import save_table
+from .localisation import some_images
 from .pairs import why_no_scores
 from .paper_values import best_paper_value
 from .variants import compare_variants, Variant
@@ -124,10 +130,12 @@ def calibrated_panels(
     return panels
 
 # %% ../../nbs/study/22_panel_study.ipynb #panel-pairs
-def _line(pair, detector, nfe, got): # of a detector on a pair; `got` is what `judged` gives
+def _line(pair, detector, nfe, calibrated, inside, outside, fpr): # of a detector on a pair
+    got = judged(calibrated, inside, outside, fpr)
+    n = ' + '.join(str(len(next(iter(side.values())))) for side in (inside, outside))
     return {'in-domain': pair[0], 'out-of-domain': pair[1], 'detector': detector, 'ROC-AUC': got['auc'],
-            'low': got['low'], 'high': got['high'], 'NFE': nfe, 'flagged': got['flagged'],
-            'found': got['found']}
+            'low': got['low'], 'high': got['high'], 'n': n, 'beside the best': beside_best(pair, got),
+            'NFE': nfe, 'flagged': got['flagged'], 'found': got['found']}
 
 def panel_pairs(
     scores: str|Path, # folder of the scores
@@ -135,15 +143,31 @@ def panel_pairs(
     chosen: dict, # model -> what `choose_panels` gives
     panels: dict, # of `calibrated_panels`
     fpr: float=.05, # false-positive rate asked for
-) -> pd.DataFrame: # in-domain, out-of-domain, detector, ROC-AUC, low, high, NFE, flagged, found
+) -> pd.DataFrame: # a line a pair and panel: ROC-AUC, low, high, n, beside the best, NFE, flagged, found
     "Every panel on every pair of its model."
     lines = []
     for pair in pairs:
         table, _ = chosen[pair[0]]
         inside, outside = (_measured(scores, table, side) for side in pair)
         for name, network, nfe in table[['detector', 'network', 'nfe']].itertuples(index=False):
-            got = judged(panels[pair[0], name], inside[network], outside[network], fpr)
-            lines.append(_line(pair, name, nfe, got))
+            sides = inside[network], outside[network]
+            lines.append(_line(pair, name, nfe, panels[pair[0], name], *sides, fpr))
+    return pd.DataFrame(lines)
+
+# %% ../../nbs/study/22_panel_study.ipynb #lmd-pairs
+def lmd_pairs(
+    scores: str|Path, # folder of the scores
+    pairs: list, # of (in-domain, out-of-domain)
+    combination: str, # a name of `standard_candidates`
+    fpr: float=.05, # false-positive rate asked for
+    suffix: str='', # of the networks' names: '' = the released ones, or `EARLY`
+) -> pd.DataFrame: # columns as in `panel_pairs`
+    "LMD itself at its default setting: one distance, and all of them combined."
+    names, lines = {'plain LMD': 'lpips, median', 'calibrated LMD': combination}, []
+    for pair, t in read_trials(scores, pairs, 'default', suffix)[0].items():
+        for detector, name in names.items():
+            calibrated = calibrate_candidate(name, t.val)
+            lines.append(_line(pair, detector, t.nfe, calibrated, t.inside, t.outside, fpr))
     return pd.DataFrame(lines)
 
 # %% ../../nbs/study/22_panel_study.ipynb #network-pairs
@@ -151,6 +175,7 @@ def network_pairs(
     scores: str|Path, # folder of the scores
     pairs: list, # of (in-domain, out-of-domain)
     candidates: dict, # model -> network -> what `panel_candidates` gives
+    combination: str, # of LMD's quantities, see `lmd_pairs`
     fpr: float=.05, # false-positive rate asked for
 ) -> pd.DataFrame: # as of `panel_pairs`, with network and made-up; without models of a single network
     "The panels of either network; *made-up* is the ROC-AUC on outliers made from validation images."
@@ -160,37 +185,22 @@ def network_pairs(
         for network, of in networks.items() if len(networks) > 1 else ():
             chosen = {model: choose_panels({network: of})}
             found = panel_pairs(scores, own, chosen, calibrated_panels(scores, chosen), fpr)
+            alone = lmd_pairs(scores, own, combination, fpr, network.removeprefix(model))
             made = chosen[model][0].set_index('detector')['mean']
-            lines.append(found.assign(**{'network': network, 'made-up': found['detector'].map(made)}))
+            lines.append(pd.concat([found.assign(**{'made-up': found['detector'].map(made)}), alone])
+                         .assign(network=network))
     table = pd.concat(lines or [pd.DataFrame(columns=first)], ignore_index=True)
     return table.set_index(first).reset_index()
 
 # %% ../../nbs/study/22_panel_study.ipynb #early-pairs
 def early_pairs(
     scores: str|Path, # folder of the scores
-    pairs: dict, # setting of networks that went on -> pairs (in-domain, out-of-domain)
+    pairs: list, # of (in-domain, out-of-domain)
 ) -> pd.DataFrame: # of `compare_variants`; empty where none went on
     "Released networks beside those that went on, by LPIPS, on the pairs that are scored with the latter."
-    scored = {s: [p for p in some if not why_no_scores(scores, *p, s, EARLY)] for s, some in pairs.items()}
-    def networks(setting): return {'released': Variant('default'), 'went on': Variant(setting, suffix=EARLY)}
-    tables = [compare_variants(scores, some, networks(setting), 'released', 'network')
-              for setting, some in scored.items() if some]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-# %% ../../nbs/study/22_panel_study.ipynb #lmd-pairs
-def lmd_pairs(
-    scores: str|Path, # folder of the scores
-    pairs: list, # of (in-domain, out-of-domain)
-    combination: str, # a name of `standard_candidates`
-    fpr: float=.05, # false-positive rate asked for
-) -> pd.DataFrame: # columns as in `panel_pairs`
-    "LMD itself at its default setting: one distance, and all of them combined."
-    names, lines = {'plain LMD': 'lpips, median', 'calibrated LMD': combination}, []
-    for pair, t in read_trials(scores, pairs, 'default')[0].items():
-        for detector, name in names.items():
-            got = judged(calibrate_candidate(name, t.val), t.inside, t.outside, fpr)
-            lines.append(_line(pair, detector, t.nfe, got))
-    return pd.DataFrame(lines)
+    scored = [p for p in pairs if not why_no_scores(scores, *p, 'default', EARLY)]
+    networks = {'released': Variant('default'), 'went on': Variant('default', suffix=EARLY)}
+    return compare_variants(scores, scored, networks, 'released', 'network') if scored else pd.DataFrame()
 
 # %% ../../nbs/study/22_panel_study.ipynb #beside-paper
 def beside_paper(
@@ -224,16 +234,41 @@ def calibrate_released(
     row = table.set_index('detector').loc[name.replace('-', ' ')]
     return calibrate_panel(files, out, row['quantities'], row['combine'], row['each'])
 
-# %% ../../nbs/study/22_panel_study.ipynb #rates-of-validation
-def _validation_rates(panel, val, rates, splits=20, seed=0):
-    "Share of validation images flagged at each rate by a panel that is fitted and calibrated on others"
+# %% ../../nbs/study/22_panel_study.ipynb #panel-seconds
+def panel_seconds(
+    networks: list, # checkpoint folders with the three calibrations beside them
+    out: str|Path, # folder of table.csv
+    n: int=64, # images of a network's own test set
+    root: str|Path='data', # folder of the data sets
+    device: str='cpu', # of the networks
+) -> pd.DataFrame: # a line a network and calibration: n, seconds an image, and those in units of LMD's
+    "Time LMD and the panels of networks; opening them, which fits what must be fitted, is not counted."
+    lines = []
+    for network, name in product(map(Path, networks), CALIBRATIONS):
+        detector = open_calibrated(network/name, network, device, root=root)
+        images = load(read_about(network)['data'], 'test', root)
+        x, index = some_images(images, n, detector.detector)
+        detector.score(x[:2], index[:2])
+        start = perf_counter()
+        detector.score(x, index)
+        lines.append({'network': network.name, 'calibration': name, 'n': len(x),
+                      'seconds': (perf_counter() - start)/len(x)})
+    table = pd.DataFrame(lines)
+    alone = table['seconds'].where(table['calibration'] == CALIBRATIONS[0])
+    table['beside LMD'] = table['seconds']/alone.groupby(table['network']).transform('max')
+    save_table(table, f'{out}/table')
+    return table
+
+# %% ../../nbs/study/22_panel_study.ipynb #rates-of-splits
+def _rates_of_splits(panel, val, test, rates, splits=20, seed=0):
+    "Shares flagged at each rate, of validation images held out and of test images, as means over splits"
     rng, flagged, n = np.random.default_rng(seed), [], len(next(iter(val.values())))
     for _ in range(splits):
         parts = np.array_split(rng.permutation(n), 3)
         fit, known, x = ({q: d[rows] for q, d in val.items()} for rows in parts)
         z = deepcopy(panel.combination).fit(fit)
-        p = conformal_p_values(z.score(known), z.score(x))
-        flagged.append([(p <= rate).mean() for rate in rates])
+        p_values = [conformal_p_values(z.score(known), z.score(images)) for images in (x, test)]
+        flagged.append([[(p <= rate).mean() for rate in rates] for p in p_values])
     return np.mean(flagged, 0)
 
 # %% ../../nbs/study/22_panel_study.ipynb #panel-coverage
@@ -242,30 +277,32 @@ def panel_coverage(
     chosen: dict, # model -> what `choose_panels` gives
     panels: dict, # of `calibrated_panels`
     rates: list, # false-positive rates asked for
-) -> pd.DataFrame: # in-domain, detector, n, asked for, flagged, low, high, validation
-    "Which share of in-domain test images the panels flag, and of validation images held out."
+) -> pd.DataFrame: # in-domain, detector, n, asked for, flagged, low, high, inside, validation, test
+    "Which share of in-domain test images the panels flag, and by which they differ from validation images."
     lines = []
     for model, (table, _) in chosen.items():
         inside, val = (_measured(scores, table, source) for source in (model, f'{model}-val'))
         for name, network in table[['detector', 'network']].itertuples(index=False):
-            panel = panels[model, name]
-            known, x = panel.calibration_scores(), panel.combination.score(inside[network])
-            held = _validation_rates(panel, val[network], rates)
-            for rate, of_validation in zip(rates, held):
+            panel, test = panels[model, name], inside[network]
+            known, x = panel.calibration_scores(), panel.combination.score(test)
+            means = zip(rates, *_rates_of_splits(panel, val[network], test, rates))
+            for rate, of_validation, of_test in means:
                 low, high = rate_interval(len(known), len(x), rate)
                 flagged = (conformal_p_values(known, x) <= rate).mean()
+                held = 'yes' if low <= flagged <= high else 'no'
                 lines.append({'in-domain': model, 'detector': name, 'n': len(x), 'asked for': rate,
-                              'flagged': flagged, 'low': low, 'high': high, 'validation': of_validation})
+                              'flagged': flagged, 'low': low, 'high': high, 'inside': held,
+                              'validation': of_validation, 'test': of_test})
     return pd.DataFrame(lines)
 
-# %% ../../nbs/study/22_panel_study.ipynb #outlier-ranks
-def outlier_ranks(
+# %% ../../nbs/study/22_panel_study.ipynb #group-areas
+def group_areas(
     scores: str|Path, # folder of the scores
     pairs: list, # of (in-domain, out-of-domain)
     kinds: list, # of outliers made from validation images
-) -> pd.DataFrame: # a line a pair: in-domain, out-of-domain, groups, a column a kind, and their mean's
-    "Rank correlation of ROC-AUCs on made-up outliers and on real ones, over the groups of quantities."
-    models, lines = dict.fromkeys(model for model, _ in pairs), []
+) -> dict: # pair -> a line a group of quantities: its ROC-AUC on outliers of each kind, and on the real ones
+    "How well each group tells made-up and real outliers."
+    models, areas = dict.fromkeys(model for model, _ in pairs), {}
     studies = {model: read_panel_study(Path(scores)/model, model, panel_folders(model), kinds)
                for model in models}
     for model, outside in pairs:
@@ -276,11 +313,22 @@ def outlier_ranks(
             c = PanelZ(q, each='column', linear=linear_quantities(q, members)).fit(fit)
             known = c.score(inside)
             found.append({kind: roc_auc(known, c.score(d)) for kind, d in made.items()}
-                         | {'true': roc_auc(*map(c.score, test))})
-        table = pd.DataFrame(found).assign(mean=lambda t: t[kinds].mean(axis=1))
-        ranks = table.corr('spearman')['true']
-        lines.append({'in-domain': model, 'out-of-domain': outside, 'groups': len(groups),
-                      **{kind: ranks[kind] for kind in kinds}, 'mean of the kinds': ranks['mean']})
+                         | {'real': roc_auc(*map(c.score, test))})
+        areas[model, outside] = pd.DataFrame(found, index=list(groups))
+    return areas
+
+# %% ../../nbs/study/22_panel_study.ipynb #outlier-ranks
+def outlier_ranks(
+    areas: dict, # of `group_areas`
+    used: dict|None=None, # model -> the kinds that chose its panels; None before that is known
+) -> pd.DataFrame: # a line a pair: groups, a column a kind; where used is given, what chose, and kinds
+    "Rank correlation of ROC-AUCs on made-up outliers and on real ones, over the groups of quantities."
+    lines = []
+    for (model, outside), table in areas.items():
+        if used: table = table.assign(**{'what chose': table[used[model]].mean(axis=1)})
+        ranks = table.corr('spearman')['real'].drop('real')
+        lines.append({'in-domain': model, 'out-of-domain': outside, 'groups': len(table), **ranks}
+                     | ({'kinds': ', '.join(used[model])} if used else {}))
     return pd.DataFrame(lines)
 
 # %% ../../nbs/study/22_panel_study.ipynb #telling-kinds

@@ -138,14 +138,18 @@ def write_recipes(
     return table
 
 # %% ../../nbs/study/15_recipe_study.ipynb #recipe-table
+def _counts(line, made): # whether a line is of made-up outliers, SET-val-KIND, of a kind that counts
+    return line['made'] and line['out-of-domain'].rpartition('-')[2] in made[line['in-domain']]
+
 def recipe_table(
     table: pd.DataFrame, # of `write_recipes` or `read_recipes`
-    made: bool=False, # of outliers made from validation images, not of test sets
+    made: dict|None=None, # model -> kinds of outliers made from validation images; None = test sets
 ) -> pd.DataFrame: # a line a model, detector, NFE and recipe: mean ROC-AUC, gain, its range, seeds, verdict
     "What each recipe gains over the first, seed by seed, as a mean over the out-of-domain sets."
     keys = [c for c in ('in-domain', 'steps', 'images', 'detector', 'NFE') if c in table]
-    first = table['recipe'].iloc[0]
-    means = table[table['made'] == made].groupby([*keys, 'recipe', 'seed'], sort=False)['ROC-AUC'].mean()
+    first, counts = table['recipe'].iloc[0], ~table['made']
+    if made is not None: counts = table.apply(_counts, axis=1, made=made)
+    means = table[counts].groupby([*keys, 'recipe', 'seed'], sort=False)['ROC-AUC'].mean()
     levels, lines = [*keys, 'recipe'], []
     seeds = {key: auc.droplevel(levels) for key, auc in means.groupby(level=levels, sort=False)}
     for (*known, recipe), auc in seeds.items():
