@@ -17,18 +17,19 @@ from .variants import far_from_trained
 def best_other_method(
     every: pd.DataFrame, # of reports/relatives/all.csv
     panels: pd.DataFrame, # of reports/detector/pairs.csv
-) -> pd.DataFrame: # in-domain, out-of-domain, paper, LMD, calibrated, panel, best other method, which
-    "LMD and the default panel beside the best other method on every pair, and the averages."
+) -> pd.DataFrame: # in-domain, out-of-domain, paper, LMD, calibrated, panel, no labels, best other, which
+    "LMD and the panels beside the best other method on every pair, and the averages."
     pair = ['in-domain', 'out-of-domain']
     areas = every.pivot(index=pair, columns='method', values='ROC-AUC')
     areas = areas.reindex(every.set_index(pair).index.unique())
     others = areas.loc[:, [not name.startswith('LMD') and name not in far_from_trained for name in areas]]
     paper = every[every['method'] == 'LMD'].set_index(pair)['paper']
     table = pd.DataFrame({'paper': paper, 'LMD': areas['LMD'], 'calibrated': areas['LMD, calibrated']})
-    panel = panels[panels['detector'] == 'default panel'].set_index(pair)['ROC-AUC']
-    table = table.assign(panel=panel).reindex(areas.index)
+    found = panels.pivot(index=pair, columns='detector', values='ROC-AUC')
+    named = {'panel': found['default panel'], 'no labels': found['panel without labels']}
+    table = table.assign(**named).reindex(areas.index)
     averages = table.mean(skipna=False)
-    table['best other method'], table['which'] = others.max(axis=1), others.idxmax(axis=1)
+    table['best other'], table['which'] = others.max(axis=1), others.idxmax(axis=1)
     last = {'in-domain': 'average', 'out-of-domain': f'of {len(table)} pairs', **averages}
     return pd.concat([table.reset_index(), pd.DataFrame([last])], ignore_index=True)
 
@@ -72,8 +73,7 @@ def _failures(reports, least):
     pairs = [f"{r['in-domain']} vs {r['out-of-domain']} ({r['ROC-AUC']:.3f})" for r in low.to_dict('records')]
     where = f"on {', '.join(pairs)}" if pairs else 'on no pair'
     return (f'**Where it fails:** the calibrated detector has a ROC-AUC below {least:g} {where} '
-            '([detector](../reports/detector/detector.ipynb), '
-            '[relatives](../reports/relatives/relatives.ipynb)).')
+            '([relatives](../reports/relatives/relatives.ipynb)).')
 
 # %% ../../nbs/study/19_overview.ipynb #overview-sentences
 def overview_sentences(
