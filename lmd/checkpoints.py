@@ -182,7 +182,8 @@ def find_calibration(
     there = ', '.join(beside) or 'none'
     raise FileNotFoundError(f"{what} (calibrations beside the weights in {folder}: {there}): name one with "
                             "--calibration, or make it with `lmd calibrate SCORES --out "
-                            f"{folder}/calibration`, of scores of in-domain images not used in training")
+                            f"{folder}/{own if own in CALIBRATIONS else 'calibration'}`, of scores of "
+                            "in-domain images not used in training")
 
 # %% ../nbs/10_checkpoints.ipynb #model-card
 def _plain(name): return re.sub(r'[^\w .,:+-]', '_', str(name)) # nothing that would be markup

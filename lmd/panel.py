@@ -65,7 +65,7 @@ class PanelZ(Combination):
 # %% ../nbs/35_panel.ipynb #linear
 def _linear(measured, quantity):
     "A score that may be negative; raises ValueError where it is missing, NaN or infinite"
-    check_quantities((quantity,), list(measured))
+    if quantity not in measured: raise ValueError(f'{quantity} was not measured; there are {list(measured)}')
     x = np.asarray(measured[quantity], np.float64).mean(1)
     if not np.isfinite(x).all(): raise ValueError(f'{quantity}: {(~np.isfinite(x)).sum()} of {len(x)} images '
                                                   'have NaN or infinite scores')
