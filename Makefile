@@ -32,7 +32,7 @@ report: $(STAMP) ## all tables and figures from the scores in git; needs no data
 verify: $(STAMP) ## 100 images of every score file once more, in float32 (after `make data`)
 	lmd verify scores/*/*/*.parquet -n 100
 
-bench: $(STAMP) ## lmd beside its network, the paper's loop, RePaint; panels; a million images (after `make data`)
+bench: $(STAMP) ## lmd beside its network, the paper's loop, RePaint; panels; many images (after `make data`)
 	lmd study bench
 	lmd study panel-seconds $(addprefix checkpoints/,mnist kmnist7k-early fashionmnist-early cifar10 cifar100)
 	lmd study million

@@ -256,8 +256,9 @@ def test_released_panels_are_those_of_the_page():
     known = pd.read_csv(ROOT / "reports/detector/panels.csv").set_index(["network", "detector"])
     command = main.get_command(None, "study").get_command(None, "calibrate")
     option = next(option for option in command.params if option.name == "kinds")
-    kinds = papermill.inspect_notebook(ROOT / "nbs/paper/detector.ipynb")["kinds"]["default"]
-    assert set(option.default) == {kind for kind in ast.literal_eval(kinds.partition("#")[0]) if kind in known}
+    given = papermill.inspect_notebook(ROOT / "nbs/paper/detector.ipynb")["kinds"]["default"]
+    kinds = ast.literal_eval(given.partition("#")[0])
+    assert set(option.default) == {kind for kind in kinds if kind in known}
     for (network, detector), row in known.drop(index="panel without labels", level="detector").iterrows():
         file = ROOT / "checkpoints" / network / f"{detector.replace(' ', '-')}.json"
         released = json.loads(file.read_text(encoding="utf-8"))["combination"]
