@@ -291,12 +291,15 @@ def csv_line(
     quoted = name.replace('"', '""')
     return f'"{quoted}",{score:.4f},{p_value:.4f},{int(p_value <= fpr)}'
 
-def _inspected(detector, explained, maps):
-    "Whether maps are drawn, which a report would like to have and a folder must"
-    possible = paints_twice(detector)
-    if maps and not possible:
+def _check_maps(possible, asked):
+    "Raise ValueError where maps are asked for and are not possible"
+    if asked and not possible:
         raise ValueError('this calibration allows no maps: they need the method lmd, masks that take turns, '
                          'such as the alternating checkerboard, and at least 4 attempts')
+
+def _inspected(detector, explained, maps):
+    "Whether maps are drawn, which a report would like to have and a folder must"
+    _check_maps(possible := paints_twice(detector), maps)
     return possible and bool(explained or maps)
 
 # %% ../nbs/41_detecting.ipynb #detect-lines
@@ -327,6 +330,11 @@ def detect_lines(
     if maps: name_strangers(maps, report.maps, '[0-9]'*6 + '*.png', 'a map of this run')
 
 # %% ../nbs/41_detecting.ipynb #processes
+def _check_wanted(report, page, maps):
+    "Raise before any work where the page cannot be written or maps cannot be drawn"
+    if page: check_target(page, ours=is_run_report)
+    _check_maps(report.calibrated.identity.get('method', 'lmd') == 'lmd', maps)
+
 def _processes(report, n, batch, asked):
     "How many processes measure n pictures"
     denoiser = getattr(detector := report.calibrated.detector, 'denoiser', None)
@@ -354,7 +362,7 @@ def detect(
     **options, # `maps` of `detect_lines`; `tiled` and `side` of `cut_batches`
 ): # yields lines of csv
     "Judge pictures and write the page; raises as `load_split` and `detect_lines`."
-    if page: check_target(page, ours=is_run_report)
+    _check_wanted(report, page, options.get('maps'))
     options |= {'explained': bool(page)}
     if source == '-': yield from detect_lines(report, stream_batches(lines, skip_unreadable, say), **options)
     else:
