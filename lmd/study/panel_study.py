@@ -25,7 +25,7 @@ from ..evaluation import best_first, roc_auc
 from ..panel import (
     calibrate_panel, choose_panel, linear_quantities, member_nfe, panel_groups, PanelZ, read_panel,
     read_panel_study)
-from .detection import beside_best, read_trials
+from .detection import beside_best, image_counts, read_trials
 from ..plots import save_table
 from .localisation import some_images
 from .pairs import why_no_scores
@@ -132,9 +132,9 @@ def calibrated_panels(
 # %% ../../nbs/study/22_panel_study.ipynb #panel-pairs
 def _line(pair, detector, nfe, calibrated, inside, outside, fpr): # of a detector on a pair
     got = judged(calibrated, inside, outside, fpr)
-    n = ' + '.join(str(len(next(iter(side.values())))) for side in (inside, outside))
     return {'in-domain': pair[0], 'out-of-domain': pair[1], 'detector': detector, 'ROC-AUC': got['auc'],
-            'low': got['low'], 'high': got['high'], 'n': n, 'beside the best': beside_best(pair, got),
+            'low': got['low'], 'high': got['high'], 'n': image_counts(inside, outside),
+            'beside the best': beside_best(pair, got),
             'NFE': nfe, 'flagged': got['flagged'], 'found': got['found']}
 
 def panel_pairs(
@@ -254,8 +254,8 @@ def panel_seconds(
         lines.append({'network': network.name, 'calibration': name, 'n': len(x),
                       'seconds': (perf_counter() - start)/len(x)})
     table = pd.DataFrame(lines)
-    alone = table['seconds'].where(table['calibration'] == CALIBRATIONS[0])
-    table['beside LMD'] = table['seconds']/alone.groupby(table['network']).transform('max')
+    alone = table.groupby('network')['seconds'].transform('first')      # LMD is the first calibration
+    table['beside LMD'] = table['seconds']/alone
     save_table(table, f'{out}/table')
     return table
 
@@ -302,19 +302,19 @@ def group_areas(
     kinds: list, # of outliers made from validation images
 ) -> dict: # pair -> a line a group of quantities: its ROC-AUC on outliers of each kind, and on the real ones
     "How well each group tells made-up and real outliers."
-    models, areas = dict.fromkeys(model for model, _ in pairs), {}
-    studies = {model: read_panel_study(Path(scores)/model, model, panel_folders(model), kinds)
-               for model in models}
-    for model, outside in pairs:
-        (fit, inside, made), members = studies[model]
-        test = [read_panel(_files(scores, model, name))[0] for name in (model, outside)]
-        groups, found = panel_groups(list(fit), members), []
-        for q in groups.values():
-            c = PanelZ(q, each='column', linear=linear_quantities(q, members)).fit(fit)
-            known = c.score(inside)
-            found.append({kind: roc_auc(known, c.score(d)) for kind, d in made.items()}
-                         | {'real': roc_auc(*map(c.score, test))})
-        areas[model, outside] = pd.DataFrame(found, index=list(groups))
+    areas = {}
+    for model in dict.fromkeys(model for model, _ in pairs):
+        study, members = read_panel_study(Path(scores)/model, model, panel_folders(model), kinds)
+        fit, inside, made = study
+        fitted = {name: PanelZ(q, each='column', linear=linear_quantities(q, members)).fit(fit)
+                  for name, q in panel_groups(list(fit), members).items()}
+        def score(measured): return [c.score(measured) for c in fitted.values()]
+        known, test = score(inside), score(read_panel(_files(scores, model, model))[0])
+        table = pd.DataFrame({kind: list(map(roc_auc, known, score(d))) for kind, d in made.items()},
+                             index=list(fitted))
+        for outside in [outside for m, outside in pairs if m == model]:
+            others = score(read_panel(_files(scores, model, outside))[0])
+            areas[model, outside] = table.assign(real=list(map(roc_auc, test, others)))
     return areas
 
 # %% ../../nbs/study/22_panel_study.ipynb #outlier-ranks
