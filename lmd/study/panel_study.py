@@ -23,8 +23,8 @@ from ..calibration import (
 from ..data import load
 from ..evaluation import best_first, roc_auc
 from ..panel import (
-    calibrate_panel, choose_panel, linear_quantities, member_nfe, panel_groups, PanelZ, read_panel,
-    read_panel_study)
+    calibrate_panel, choose_panel, linear_quantities, member_nfe, panel_groups, panel_quantities, PanelZ,
+    read_panel, read_panel_study)
 from .detection import beside_best, image_counts, read_trials
 from ..plots import save_table
 from .localisation import some_images
@@ -67,10 +67,11 @@ def panel_candidates(
     groups = panel_groups(list(study[0]), members)
     unlabelled = {name: q for name, q in groups.items()
                   if all(members[c.partition(':')[0]].get('method') != 'features' for c in q)}
+    every = {'all members': sum(panel_quantities(list(study[0]), members).values(), ())}
     def ends(groups, most): return choose_panel(groups, {'': study}, members, nfe, most)
     cheap = ends(groups, most)
     found = {'default panel': pd.concat([ends(groups, np.inf), cheap]), 'cheap panel': cheap,
-             'panel without labels': ends(unlabelled, np.inf)}
+             'panel without labels': ends(unlabelled, np.inf), 'panel of all': ends(every, np.inf)}
     table = pd.concat(found, names=['detector']).reset_index('detector')
     table.insert(0, 'model', inside); table.insert(2, 'network', network)
     return table, members
