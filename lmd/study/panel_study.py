@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['EARLY', 'panel_folders', 'panel_networks', 'panel_candidates', 'choose_panels', 'scored_pairs', 'chosen_table',
            'calibrated_panels', 'panel_pairs', 'lmd_pairs', 'network_pairs', 'early_pairs', 'beside_paper',
-           'calibrate_released', 'panel_seconds', 'panel_coverage', 'group_areas', 'outlier_ranks', 'telling_kinds']
+           'other_halves', 'calibrate_released', 'panel_seconds', 'panel_coverage', 'group_areas', 'outlier_ranks',
+           'telling_kinds']
 
 # %% ../../nbs/study/22_panel_study.ipynb #imports
 from copy import deepcopy
@@ -59,10 +60,11 @@ def panel_candidates(
     checkpoints: str|Path, # folder of the checkpoints
     kinds: list, # of outliers made from validation images
     most: float=25, # forward passes that the cheap panel may cost
+    seed: int=0, # of the random half of the validation images that fits
 ) -> tuple: # a line a candidate: model, detector, network, and as `choose_panel`; members -> entry
     "The panels that may stand on a network; raises as `read_panel_study`."
     inside = network.removesuffix(EARLY)
-    study, members = read_panel_study(Path(scores)/network, inside, panel_folders(network), kinds)
+    study, members = read_panel_study(Path(scores)/network, inside, panel_folders(network), kinds, seed)
     nfe = {name: member_nfe(entry, Path(checkpoints)/network) for name, entry in members.items()}
     groups = panel_groups(list(study[0]), members)
     unlabelled = {name: q for name, q in groups.items()
@@ -218,6 +220,29 @@ def beside_paper(
     parts = {'all pairs': wide, 'grayscale pairs': wide[wide.index.isin(gray, level=0)]}
     means = pd.DataFrame({name: part.drop(columns='by').mean() for name, part in parts.items()})
     return wide.reset_index(), means.rename_axis('detector').reset_index()
+
+# %% ../../nbs/study/22_panel_study.ipynb #other-halves
+def other_halves(
+    scores: str|Path, # folder of the scores
+    pairs: list, # of (in-domain, out-of-domain)
+    used: dict, # model -> kinds of outliers that choose its panels
+    checkpoints: str|Path, # folder of the checkpoints
+    gray: list, # in-domain sets that are grayscale
+    most: float=25, # forward passes that the cheap panel may cost
+    seeds: tuple=(1, 2, 3, 4, 5), # of the halves; the released panels have 0
+) -> pd.DataFrame: # a line a panel; of each average the mean over the halves, the smallest and the largest
+    "What the panels would reach if other halves had chosen them."
+    tables = []
+    for seed in seeds:
+        networks = {m: {n: panel_candidates(scores, n, checkpoints, kinds, most, seed)
+                        for n in panel_networks(scores, m)} for m, kinds in used.items()}
+        chosen = {m: choose_panels(candidates) for m, candidates in networks.items()}
+        table = panel_pairs(scores, pairs, chosen, calibrated_panels(scores, chosen))
+        tables.append(beside_paper(table, gray)[1])
+    each = pd.concat(tables).groupby('detector', sort=False)
+    each = each.agg([('mean', 'mean'), ('smallest', 'min'), ('largest', 'max')])
+    each.columns = [name if how == 'mean' else f'{name}, {how}' for name, how in each.columns]
+    return each.drop("paper's best").reset_index()
 
 # %% ../../nbs/study/22_panel_study.ipynb #calibrate-released
 def calibrate_released(
