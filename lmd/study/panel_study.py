@@ -120,6 +120,7 @@ def _measured(scores, table, name): # network of a table's panels -> columns of 
 def calibrated_panels(
     scores: str|Path, # folder of the scores
     chosen: dict, # model -> what `choose_panels` gives
+    seed: int=0, # of the halves
 ) -> dict: # (model, panel) -> `CalibratedDetector` without a network
     "Every panel, fitted on one half of its model's validation images and calibrated on the other."
     panels = {}
@@ -129,7 +130,8 @@ def calibrated_panels(
             q, network = row['quantities'], row['network']
             linear = linear_quantities(q, members[network])
             z = PanelZ(q, combine=row['combine'], each=row['each'], linear=linear)
-            panels[model, row['detector']] = CalibratedDetector(None, z, {}).calibrate_measured(val[network])
+            detector = CalibratedDetector(None, z, {}, seed)
+            panels[model, row['detector']] = detector.calibrate_measured(val[network])
     return panels
 
 # %% ../../nbs/study/22_panel_study.ipynb #panel-pairs
@@ -229,15 +231,15 @@ def other_halves(
     checkpoints: str|Path, # folder of the checkpoints
     gray: list, # in-domain sets that are grayscale
     most: float=25, # forward passes that the cheap panel may cost
-    seeds: tuple=(1, 2, 3, 4, 5), # of the halves; the released panels have 0
+    seeds: tuple=(1, 2, 3, 4, 5), # of the splits into halves; that of the released panels is 0
 ) -> pd.DataFrame: # a line a panel; of each average the mean over the halves, the smallest and the largest
-    "What the panels would reach if other halves had chosen them."
+    "What panels reach that were chosen, fitted and calibrated with other halves."
     tables = []
     for seed in seeds:
         networks = {m: {n: panel_candidates(scores, n, checkpoints, kinds, most, seed)
                         for n in panel_networks(scores, m)} for m, kinds in used.items()}
         chosen = {m: choose_panels(candidates) for m, candidates in networks.items()}
-        table = panel_pairs(scores, pairs, chosen, calibrated_panels(scores, chosen))
+        table = panel_pairs(scores, pairs, chosen, calibrated_panels(scores, chosen, seed))
         tables.append(beside_paper(table, gray)[1])
     each = pd.concat(tables).groupby('detector', sort=False)
     each = each.agg([('mean', 'mean'), ('smallest', 'min'), ('largest', 'max')])
