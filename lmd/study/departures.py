@@ -117,8 +117,7 @@ _oal = {
                      "FashionMNIST's students were trained before `transfer_layers`"),
     'oal teacher': ('teacher', 'ViT-B/16, pretrained: better than the student',
                     'CIFAR10: the last layer on features of EfficientNet-Lite0, pretrained; '
-                    'FashionMNIST: a small one, trained here: worse. CIFAR10\'s study was made when '
-                    'EfficientNet was given images scaled by ImageNet\'s mean and deviation, not its own',
+                    'FashionMNIST: a small one, trained here: worse',
                     'what can be had; distillation is testable where the teacher is better'),
     'oal outliers': ('outliers', 'Stable Diffusion 1.4, CLIP\'s embeddings',
                      "a small latent diffusion model of the same images, the teacher's embeddings; "
