@@ -34,7 +34,8 @@ verify: $(STAMP) ## 100 images of every score file once more, in float32 (after 
 
 bench: $(STAMP) ## lmd beside its network, the paper's loop, RePaint; panels; many images (after `make data`)
 	lmd study bench
-	lmd study panel-seconds $(addprefix checkpoints/,mnist kmnist7k-early fashionmnist-early cifar10 cifar100)
+	lmd study panel-seconds $(addprefix checkpoints/,mnist kmnist7k-early fashionmnist fashionmnist-early \
+	  cifar10 cifar100)
 	lmd study million
 
 paper-scale: $(STAMP) ## the paper at its own size, for a GPU; with DRY=1 only what would run, and its cost

@@ -19,7 +19,7 @@ from scipy.special import log_ndtr
 from tqdm import tqdm
 
 from .files import read_metadata, read_scores
-from .evaluation import best_first, roc_auc
+from .evaluation import roc_auc
 from .settings import AnySetting, make_setting, Setting
 from .outliers import file_setting, source_name
 from .combination import (
@@ -46,7 +46,7 @@ def panel_columns(
 @dataclass
 class PanelZ(Combination):
     "z-scores of several members' quantities, and one number of them"
-    combine: str = 'upper' # 'upper', 'max' or 'fisher'
+    combine: str = 'fisher' # 'upper', 'max' or 'fisher'
     each: str = 'member' # what has the weight 1: a 'column', or a 'member' with all its columns
     linear: tuple = () # quantities of which no logarithm is taken
 
@@ -222,8 +222,6 @@ def read_panel(
     return columns, index, members, about['weights']
 
 # %% ../nbs/35_panel.ipynb #quantities
-_speaks = {'features': 'knn', 'complexity': 'ic_best'} # method -> the column that speaks for it
-
 def panel_quantities(
     columns: list, # 'member:column', of `read_panel` or `Panel.measure`
     members: dict, # member -> entry of its setting
@@ -232,8 +230,9 @@ def panel_quantities(
     found = {}
     for name, entry in members.items():
         method, own = entry.get('method', 'lmd'), [c for c in columns if c.startswith(f'{name}:')]
+        speaks = {'features': 'knn', 'complexity': 'ic_best'}.get(method) # the column that does
         if method in LOGGED and method != 'features': found[name] = sum(absolute_and_relative(own), [])
-        else: found[name] = [c for c in own if c == f'{name}:{_speaks.get(method)}'] or own[:1]
+        else: found[name] = [c for c in own if c == f'{name}:{speaks}'] or own[:1]
     return {name: tuple(q) for name, q in found.items()}
 
 # %% ../nbs/35_panel.ipynb #linear-quantities
@@ -259,53 +258,49 @@ def panel_groups(
     return groups
 
 # %% ../nbs/35_panel.ipynb #reached
-def _reached(combination, studies):
-    "ROC-AUC of every kind of outliers, for each model, and their mean"
-    reached = {}
-    for model, (fit, inside, outside) in studies.items():
-        known = combination.fit(fit).score(inside)
-        for k, d in outside.items(): reached[f'{model} {k}'.strip()] = roc_auc(known, combination.score(d))
+def _standard(quantities, study, members):
+    "z-scores of each quantity alone: inside, and kind -> outside; of both quantity -> (N,)"
+    alone = {q: PanelZ((q,), linear=linear_quantities((q,), members)).fit(study[0]) for q in quantities}
+    def z(d): return {q: one.z(d)[:, 0] for q, one in alone.items()}
+    return z(study[1]), {kind: z(d) for kind, d in study[2].items()}
+
+def _reached(quantities, inside, outside):
+    "ROC-AUC of a panel for every kind of outliers, and their mean"
+    def score(z): return PanelZ(quantities)._score(np.stack([z[q] for q in quantities], 1))
+    known = score(inside)
+    reached = {kind: roc_auc(known, score(z)) for kind, z in outside.items()}
     return {'mean': float(np.mean(list(reached.values()))), **reached}
 
-def _forward(groups, studies, nfe, most, gain, make):
-    "The end of a forward selection: names of the groups, and what they reach"
-    chosen, reached = [], {'mean': 0.}
-    while True:
-        sizes = {n: _cost([*chosen, n], groups, nfe) for n in groups if n not in chosen}
-        tried = {n: _reached(make([*chosen, n]), studies) for n, cost in sizes.items() if cost <= most}
-        best = max(tried, key=lambda n: tried[n]['mean'], default=None)
-        if best is None or tried[best]['mean'] < reached['mean'] + gain: return chosen, reached
-        chosen, reached = [*chosen, best], tried[best]
-
-def _cost(names, groups, nfe):
-    "Price of the members that some groups need"
-    return sum(nfe[member] for member in {q.partition(':')[0] for n in names for q in groups[n]})
+def _priced(names, groups, nfe):
+    "A panel of groups: their names, its quantities, and the price of the members that these need"
+    quantities = tuple(dict.fromkeys(q for n in names for q in groups[n]))
+    price = sum(nfe[member] for member in {q.partition(':')[0] for q in quantities})
+    return {'groups': names, 'quantities': quantities, 'nfe': price}
 
 # %% ../nbs/35_panel.ipynb #choose-panel
 def choose_panel(
-    groups: dict, # name -> quantities, all measured in every study
-    studies: dict, # model -> (fit, inside, outside), as `read_panel_study` gives them
+    groups: dict, # name -> quantities, all measured in the study
+    study: tuple, # (fit, inside, outside), as `read_panel_study` gives it
     members: dict, # member -> entry of its setting
     nfe: dict, # member -> its price, see `member_nfe`
     most: float=np.inf, # forward passes that the panel may cost
-    gain: float=.002, # least gain of ROC-AUC for which a group is added
-) -> pd.DataFrame: # best first: combine, each, groups, quantities, nfe, mean, and a column for each kind
-    "Ends of forward selections, one for each way to combine; raises ValueError if all cost too much"
+    gain: float=.002, # ROC-AUC that does not count
+) -> dict: # groups, quantities, nfe, mean, and the ROC-AUC of each kind of outliers
+    "The end of a forward selection; raises ValueError where a price is missing or all cost too much"
     if np.isnan(sum(nfe.values())): raise ValueError(f'every member needs a price, a number: {nfe}')
-    def union(names): return tuple(dict.fromkeys(q for n in names for q in groups[n]))
-    rows = []
-    for combine, each in (('upper', 'member'), ('upper', 'column'), ('fisher', 'member'), ('max', 'column')):
-        def make(names): return PanelZ(union(names), combine=combine, each=each,
-                                       linear=linear_quantities(union(names), members))
-        names, reached = _forward(groups, studies, nfe, most, gain, make)
-        if not names: raise ValueError(f'every member costs more than {most} forward passes')
-        rows.append(dict(combine=combine, each=each, groups=tuple(names), quantities=union(names),
-                         nfe=_cost(names, groups, nfe), **reached))
-    return best_first(pd.DataFrame(rows), gain)
+    standard = _standard(dict.fromkeys(sum(groups.values(), ())), study, members)
+    found, best = {'groups': (), 'quantities': ()}, 0.
+    while True:
+        longer = [_priced((*found['groups'], n), groups, nfe) for n in groups]
+        tried = [panel | _reached(panel['quantities'], *standard) for panel in longer
+                 if panel['nfe'] <= most and len(panel['quantities']) > len(found['quantities'])]
+        first = max(tried, key=lambda panel: panel['mean'], default={'mean': -np.inf})
+        if first['mean'] < best - gain: break
+        found, best = first, max(best, first['mean'])
+    if not found['groups']: raise ValueError(f'every member costs more than {most} forward passes')
+    return found
 
 # %% ../nbs/35_panel.ipynb #member-nfe
-_evaluations = {'msma': 'levels', 'diffpath': 'steps'} # fitted methods -> the field that says how many
-
 def member_nfe(
     entry: dict, # of a member's setting, complete
     model: str|Path, # checkpoint folder
@@ -313,11 +308,10 @@ def member_nfe(
 ) -> float: # forward passes of the model's network for one image
     "What a member costs; raises ValueError where that is not known beforehand"
     if (method := entry.get('method', 'lmd')) == 'features': return 0
-    if method in _evaluations: return entry[_evaluations[method]]
+    if counts := {'msma': 'levels', 'diffpath': 'steps'}.get(method): return entry[counts]
     cheap = {'distances': ['mse']} if method == 'lmd' else {}                        # which needs no weights
     detector = make_setting({**entry, **cheap}).detector(model, root=root)
-    if np.isnan(detector.nfe):
-        raise ValueError(f'what {method} costs is not known beforehand: give the member steps')
+    if np.isnan(detector.nfe): raise ValueError(f'what {method} costs is not known beforehand: give it steps')
     return detector.nfe*getattr(detector, 'passes', 1)
 
 # %% ../nbs/35_panel.ipynb #read-panel-study
@@ -361,7 +355,7 @@ def calibrate_panel(
     files: list|dict, # score files of in-domain images that the model was not trained on, or member -> file
     out: str|Path, # the calibration to write: `out`.json and `out`.safetensors
     quantities: tuple=(), # 'member:column'; () = what speaks for each member, see `panel_quantities`
-    combine: str='upper', # see `PanelZ`
+    combine: str='fisher', # see `PanelZ`
     each: str='member', # see `PanelZ`
     seed: int=0, # of which half fits and which calibrates
 ) -> CalibratedDetector: # calibrated, without a network

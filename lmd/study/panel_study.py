@@ -61,7 +61,7 @@ def panel_candidates(
     kinds: list, # of outliers made from validation images
     most: float=25, # forward passes that the cheap panel may cost
     seed: int=0, # of the random half of the validation images that fits
-) -> tuple: # a line a candidate: model, detector, network, and as `choose_panel`; members -> entry
+) -> tuple: # a line a panel: model, detector, network, and what `choose_panel` gives; members -> entry
     "The panels that may stand on a network; raises as `read_panel_study`."
     inside = network.removesuffix(EARLY)
     study, members = read_panel_study(Path(scores)/network, inside, panel_folders(network), kinds, seed)
@@ -70,13 +70,11 @@ def panel_candidates(
     unlabelled = {name: q for name, q in groups.items()
                   if all(members[c.partition(':')[0]].get('method') != 'features' for c in q)}
     every = {'all members': sum(panel_quantities(list(study[0]), members).values(), ())}
-    def ends(groups, most): return choose_panel(groups, {'': study}, members, nfe, most)
-    cheap = ends(groups, most)
-    found = {'default panel': pd.concat([ends(groups, np.inf), cheap]), 'cheap panel': cheap,
-             'panel without labels': ends(unlabelled, np.inf), 'panel of all': ends(every, np.inf)}
-    table = pd.concat(found, names=['detector']).reset_index('detector')
-    table.insert(0, 'model', inside); table.insert(2, 'network', network)
-    return table, members
+    wanted = {'default panel': (groups, np.inf), 'cheap panel': (groups, most),
+              'panel without labels': (unlabelled, np.inf), 'panel of all': (every, np.inf)}
+    return pd.DataFrame([dict(model=inside, detector=name, network=network,
+                              **choose_panel(of, study, members, nfe, limit))
+                         for name, (of, limit) in wanted.items()]), members
 
 # %% ../../nbs/study/22_panel_study.ipynb #all-candidates
 def all_candidates(
@@ -141,8 +139,7 @@ def calibrated_panels(
         for row in table.to_dict('records'):
             q, network = row['quantities'], row['network']
             linear = linear_quantities(q, members[network])
-            z = PanelZ(q, combine=row['combine'], each=row['each'], linear=linear)
-            detector = CalibratedDetector(None, z, {}, seed)
+            detector = CalibratedDetector(None, PanelZ(q, linear=linear), {}, seed)
             panels[model, row['detector']] = detector.calibrate_measured(val[network])
     return panels
 
@@ -271,7 +268,7 @@ def calibrate_released(
     if name == 'calibration': return calibrate_scores(files['lmd'], out)
     table, _ = choose_panels({network: panel_candidates(scores, network, checkpoints, kinds)})
     row = table.set_index('detector').loc[name.replace('-', ' ')]
-    return calibrate_panel(files, out, row['quantities'], row['combine'], row['each'])
+    return calibrate_panel(files, out, row['quantities'])
 
 # %% ../../nbs/study/22_panel_study.ipynb #panel-seconds
 def panel_seconds(
@@ -345,7 +342,7 @@ def group_areas(
     for model in dict.fromkeys(model for model, _ in pairs):
         study, members = read_panel_study(Path(scores)/model, model, panel_folders(model), kinds)
         fit, inside, made = study
-        fitted = {name: PanelZ(q, each='column', linear=linear_quantities(q, members)).fit(fit)
+        fitted = {name: PanelZ(q, linear=linear_quantities(q, members)).fit(fit)
                   for name, q in panel_groups(list(fit), members).items()}
         def score(measured): return [c.score(measured) for c in fitted.values()]
         known, test = score(inside), score(read_panel(_files(scores, model, model))[0])

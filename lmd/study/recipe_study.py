@@ -60,7 +60,7 @@ def _panel(folder, setting, inside, seed=0):
     fitted = np.sort(np.random.default_rng(seed).permutation(index)[:len(index)//2])
     rows = np.isin(index, fitted)
     quantities = sum(panel_quantities(list(val), members).values(), ())
-    z = PanelZ(quantities, each='column', linear=linear_quantities(quantities, members))
+    z = PanelZ(quantities, combine='upper', each='column', linear=linear_quantities(quantities, members))
     return z.fit({q: d[rows] for q, d in val.items()}), index[~rows]
 
 # %% ../../nbs/study/15_recipe_study.ipynb #scores-of
