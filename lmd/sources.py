@@ -244,7 +244,7 @@ def _ellipse(size, x, y, a, b, tilt):
     along = (np.arange(4 * size) + 0.5) / (2 * size) - 1
     u, v = along[None] - x, along[:, None] - y
     inside = ((u*np.cos(tilt) + v*np.sin(tilt)) / a)**2 + ((v*np.cos(tilt) - u*np.sin(tilt)) / b)**2 <= 1
-    return inside.reshape(size, 4, size, 4).mean((1, 3))
+    return inside.reshape(size, 4, size, 4).mean(1).mean(2)
 
 # %% ../nbs/06_sources.ipynb #inside
 def _inside(rng, reach, a, b, tilt):
