@@ -26,8 +26,8 @@ def _detect_options(command):
             help='Judge all of a picture, by squares side by side; otherwise the square in its middle.'),
         click.option('--fpr', default=.05, help='Share of in-domain images that may be flagged.'),
         click.option('--calibration', help='As written by `lmd calibrate`: its path, or its name beside the '
-            'model. Released models have calibration, which is LMD alone; default-panel, the methods that '
-            'tell most together, with or without LMD; and cheap-panel, the best for at most 25 evaluations '
+            'model. Released models have calibration, which is LMD alone; default-panel, several methods at '
+            'any price, with or without LMD; and cheap-panel, the same choice for at most 25 evaluations '
             'of the network an image. Panels also need weights of pretrained networks (`lmd weights`) and '
             "the model's own set in --root. [default: calibration]")):
         command = option(command)

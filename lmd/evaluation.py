@@ -23,8 +23,8 @@ def placements(
     "Placement of each image among the other set; raises as `check_scores`"
     x, y = check_scores(in_domain, 'in-domain scores'), check_scores(out_of_domain, 'out-of-domain scores')
     def below(z, others):                      # share of the others below each of z, ties half
-        smaller, not_greater = (np.searchsorted(np.sort(others), z, side) for side in ('left', 'right'))
-        return (smaller + not_greater)/(2*len(others))
+        others = np.sort(others)
+        return sum(np.searchsorted(others, z, side) for side in ('left', 'right'))/(2*len(others))
     return 1 - below(x, y), below(y, x)
 
 # %% ../nbs/28_evaluation.ipynb #roc-auc

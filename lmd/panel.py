@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from fastcore.basics import patch
 from scipy.special import log_ndtr
@@ -259,14 +258,15 @@ def panel_groups(
 
 # %% ../nbs/35_panel.ipynb #reached
 def _standard(quantities, study, members):
-    "z-scores of each quantity alone: inside, and kind -> outside; of both quantity -> (N,)"
+    "z-scores of each quantity alone, of inside, and of outside by kind: quantity -> (N,) array"
     alone = {q: PanelZ((q,), linear=linear_quantities((q,), members)).fit(study[0]) for q in quantities}
     def z(d): return {q: one.z(d)[:, 0] for q, one in alone.items()}
     return z(study[1]), {kind: z(d) for kind, d in study[2].items()}
 
 def _reached(quantities, inside, outside):
-    "ROC-AUC of a panel for every kind of outliers, and their mean"
-    def score(z): return PanelZ(quantities)._score(np.stack([z[q] for q in quantities], 1))
+    "ROC-AUC of a panel for every kind of outliers, and their mean, from z-scores"
+    panel = PanelZ(quantities)
+    def score(z): return panel._score(np.stack([z[q] for q in quantities], 1))
     known = score(inside)
     reached = {kind: roc_auc(known, score(z)) for kind, z in outside.items()}
     return {'mean': float(np.mean(list(reached.values()))), **reached}
@@ -284,20 +284,22 @@ def choose_panel(
     members: dict, # member -> entry of its setting
     nfe: dict, # member -> its price, see `member_nfe`
     most: float=np.inf, # forward passes that the panel may cost
-    gain: float=.002, # ROC-AUC that does not count
+    loss: float=.002, # of mean ROC-AUC below the best so far, which is put up with
 ) -> dict: # groups, quantities, nfe, mean, and the ROC-AUC of each kind of outliers
-    "The end of a forward selection; raises ValueError where a price is missing or all cost too much"
-    if np.isnan(sum(nfe.values())): raise ValueError(f'every member needs a price, a number: {nfe}')
+    "Join groups until the next hurts; raises ValueError without kinds or a price, or if all are too dear"
+    if not study[2]: raise ValueError('a panel is chosen by outliers, and there are none')
+    if not all(nfe.get(q.partition(':')[0], np.nan) >= 0 for q in sum(groups.values(), ())):
+        raise ValueError(f'every member needs a price, a number: {nfe}')
     standard = _standard(dict.fromkeys(sum(groups.values(), ())), study, members)
-    found, best = {'groups': (), 'quantities': ()}, 0.
+    found, highest = {'groups': (), 'quantities': ()}, 0.
     while True:
         longer = [_priced((*found['groups'], n), groups, nfe) for n in groups]
         tried = [panel | _reached(panel['quantities'], *standard) for panel in longer
                  if panel['nfe'] <= most and len(panel['quantities']) > len(found['quantities'])]
-        first = max(tried, key=lambda panel: panel['mean'], default={'mean': -np.inf})
-        if first['mean'] < best - gain: break
-        found, best = first, max(best, first['mean'])
-    if not found['groups']: raise ValueError(f'every member costs more than {most} forward passes')
+        best = max(tried, key=lambda panel: (panel['mean'], -panel['nfe']), default={'mean': -np.inf})
+        if best['mean'] < highest - loss: break
+        found, highest = best, max(highest, best['mean'])
+    if not found['groups']: raise ValueError(f'no group costs at most {most} forward passes')
     return found
 
 # %% ../nbs/35_panel.ipynb #member-nfe
