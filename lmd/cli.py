@@ -326,8 +326,9 @@ def _calibrate_options(command):
             help='What has one vote in a panel: a member with all its quantities, or each quantity. '
             '[default: member]'),
         click.option('--combine', help='How the z-scores of the quantities become one score: fisher, by '
-            'their p-values; upper, the root mean square of those above 0; max, the largest; of one file of '
-            'distances upper, max or mean. [default: fisher; of one file of distances max]'),
+            'their p-values; upper, their root mean square, where those below 0 count as 0; max, the '
+            'largest; of one file of distances upper, max or mean. [default: fisher; of one file of '
+            'distances max]'),
         click.option('--quantity', 'quantities', multiple=True,
             help='What to combine; may be given several times. Of one file of distances such as lpips, or '
             'mse/fill for one relative to the fill; of a panel with the member before it: lmd:lpips, '
