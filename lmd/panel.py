@@ -221,6 +221,8 @@ def read_panel(
     return columns, index, members, about['weights']
 
 # %% ../nbs/35_panel.ipynb #quantities
+_speaks = {'features': 'knn', 'complexity': 'ic_best'} # method -> the column that speaks for it
+
 def panel_quantities(
     columns: list, # 'member:column', of `read_panel` or `Panel.measure`
     members: dict, # member -> entry of its setting
@@ -229,9 +231,8 @@ def panel_quantities(
     found = {}
     for name, entry in members.items():
         method, own = entry.get('method', 'lmd'), [c for c in columns if c.startswith(f'{name}:')]
-        speaks = {'features': 'knn', 'complexity': 'ic_best'}.get(method) # the column that does
         if method in LOGGED and method != 'features': found[name] = sum(absolute_and_relative(own), [])
-        else: found[name] = [c for c in own if c == f'{name}:{speaks}'] or own[:1]
+        else: found[name] = [c for c in own if c == f'{name}:{_speaks.get(method)}'] or own[:1]
     return {name: tuple(q) for name, q in found.items()}
 
 # %% ../nbs/35_panel.ipynb #linear-quantities
@@ -288,10 +289,10 @@ def choose_panel(
 ) -> dict: # groups, quantities, nfe, mean, and the ROC-AUC of each kind of outliers
     "Join groups until the next hurts; raises ValueError without kinds or a price, or if all are too dear"
     if not study[2]: raise ValueError('a panel is chosen by outliers, and there are none')
-    if not all(nfe.get(q.partition(':')[0], np.nan) >= 0 for q in sum(groups.values(), ())):
+    every = dict.fromkeys(sum(groups.values(), ()))
+    if not all(nfe.get(q.partition(':')[0], np.nan) >= 0 for q in every):
         raise ValueError(f'every member needs a price, a number: {nfe}')
-    standard = _standard(dict.fromkeys(sum(groups.values(), ())), study, members)
-    found, highest = {'groups': (), 'quantities': ()}, 0.
+    standard, found, highest = _standard(every, study, members), {'groups': (), 'quantities': ()}, 0.
     while True:
         longer = [_priced((*found['groups'], n), groups, nfe) for n in groups]
         tried = [panel | _reached(panel['quantities'], *standard) for panel in longer
@@ -303,6 +304,8 @@ def choose_panel(
     return found
 
 # %% ../nbs/35_panel.ipynb #member-nfe
+_evaluations = {'msma': 'levels', 'diffpath': 'steps'} # fitted methods -> the field that says how many
+
 def member_nfe(
     entry: dict, # of a member's setting, complete
     model: str|Path, # checkpoint folder
@@ -310,10 +313,11 @@ def member_nfe(
 ) -> float: # forward passes of the model's network for one image
     "What a member costs; raises ValueError where that is not known beforehand"
     if (method := entry.get('method', 'lmd')) == 'features': return 0
-    if counts := {'msma': 'levels', 'diffpath': 'steps'}.get(method): return entry[counts]
+    if method in _evaluations: return entry[_evaluations[method]]
     cheap = {'distances': ['mse']} if method == 'lmd' else {}                        # which needs no weights
     detector = make_setting({**entry, **cheap}).detector(model, root=root)
-    if np.isnan(detector.nfe): raise ValueError(f'what {method} costs is not known beforehand: give it steps')
+    if np.isnan(detector.nfe):
+        raise ValueError(f'what {method} costs is not known beforehand: give the member steps')
     return detector.nfe*getattr(detector, 'passes', 1)
 
 # %% ../nbs/35_panel.ipynb #read-panel-study

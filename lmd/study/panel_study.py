@@ -266,7 +266,7 @@ def calibrate_released(
     val, out = f'{network.removesuffix(EARLY)}-val', Path(checkpoints)/network/name
     files = _files(scores, network, val)
     if name == 'calibration': return calibrate_scores(files['lmd'], out)
-    table, _ = choose_panels({network: panel_candidates(scores, network, checkpoints, kinds)})
+    table, _ = panel_candidates(scores, network, checkpoints, kinds)
     row = table.set_index('detector').loc[name.replace('-', ' ')]
     return calibrate_panel(files, out, row['quantities'])
 
